@@ -54,9 +54,7 @@ class ECMNetConfig:
                 raise ValueError(f"ECMNetConfig: {message}")
 
         check(1 <= self.num_classes <= 255, f"num_classes must be 1 to 255, not {self.num_classes}")
-        check(
-            0 <= self.long_connections <= 3, f"long_connections must be 0 to 3, not {self.long_connections}"
-        )
+        check(0 <= self.long_connections <= 3, f"long_connections must be 0 to 3, not {self.long_connections}")
         check(
             self.block in get_args(BlockName),
             f"block must be one of {get_args(BlockName)}, not {self.block!r}",
@@ -70,9 +68,7 @@ class ECMNetConfig:
             check(width >= 4 and width % 2 == 0, f"widths must be even and at least 4, not {width}")
         check(self.stem_width < self.widths[0] < self.widths[1], "widths must grow from the stem to 1/8")
         for stage in (*self.dilations, self.decoder_dilations):
-            check(
-                len(stage) > 0 and min(stage) >= 1, f"dilations must be positive and not empty, not {stage}"
-            )
+            check(len(stage) > 0 and min(stage) >= 1, f"dilations must be positive and not empty, not {stage}")
         check(
             not self.ffm or self.widths[2] == self.decoder_width,
             "the FFM adds the encoder's output to its own, so widths[2] must equal decoder_width",
@@ -103,9 +99,7 @@ class ECMNetConfig:
         """
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ValueError(
-                f"ECMNetConfig: unknown field {unknown[0]!r}; the fields are {', '.join(sorted(known))}"
-            )
+            raise ValueError(f"ECMNetConfig: unknown field {unknown[0]!r}; the fields are {', '.join(sorted(known))}")
         if missing := sorted(known - set(values)):
             raise ValueError(f"ECMNetConfig: field {missing[0]!r} is missing")
 

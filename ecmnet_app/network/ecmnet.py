@@ -74,9 +74,7 @@ class ECMNet(nn.Module):
                 Downsample(eighth, sixteenth),
             ]
         )
-        self.encoder = nn.ModuleList(
-            stage(w, d) for w, d in zip(config.widths, config.dilations, strict=True)
-        )
+        self.encoder = nn.ModuleList(stage(w, d) for w, d in zip(config.widths, config.dilations, strict=True))
         # Long connections from the deepest up, as Table 1 numbers them; one MSAU serves them all.
         width = config.decoder_width
         self.connections = nn.ModuleList(

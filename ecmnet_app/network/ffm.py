@@ -35,9 +35,7 @@ class FFM(nn.Module):
             self.widen = nn.Conv2d(channels, dim, 1, bias=False)
         self.norm = nn.LayerNorm(dim)
         self.ss2d = SS2D(dim, expand, state_size)
-        self.ffn = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, channels)
-        )
+        self.ffn = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, channels))
 
     def forward(self, x: Tensor, finer: Sequence[Tensor]) -> Tensor:
         """Fuse the encoder's output with the finer connections.
