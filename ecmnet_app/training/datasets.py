@@ -84,8 +84,8 @@ class Listing:
         if (ids < 0).any():
             foreign = sorted(set(np.unique(values[ids < 0]).tolist()))
             raise DataError(
-                f"{sample.labels} holds the values {_few(foreign)}, which are no ids of "
-                f"{self.label_set.name} ({len(self.label_set.labels)} classes, {UNLABELLED} = ignore); map them to those."
+                f"{sample.labels} holds {_few(foreign)}, which are no ids of {self.label_set.name} (0 to "
+                f"{len(self.label_set.labels) - 1}, {UNLABELLED} = ignore); map them to those."
             )
         return ids.astype(np.uint8)
 
