@@ -1,0 +1,81 @@
+"""What every engine does: pictures in, labels and confidence out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["Engine", "answer_from_logits"]
+
+BAND_VALUES = 4_000_000
+"""Interpolated logits held at a time: 16 MB of float32, whatever the size of the picture."""
+
+
+class Engine(ABC):
+    """Runs one network on one device. Called by one thread at a time."""
+
+    name: str
+    device: torch.device
+
+    @abstractmethod
+    def logits(self, pictures: NDArray[np.uint8]) -> Tensor:
+        """Run the network.
+
+        Args:
+            pictures: RGB. Shape: (B, H, W, 3), H and W at least 32.
+
+        Returns:
+            Logits at half resolution, float32, on `device`. Shape: (B, K, ceil(H / 2), ceil(W / 2)).
+        """
+
+    def segment(
+        self, pictures: NDArray[np.uint8], size: tuple[int, int], temperature: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Run the network and name every pixel at `size` (height, width).
+
+        Returns:
+            Labels, uint8, and confidence, float32. Shapes: (B, *size).
+        """
+        return answer_from_logits(self.logits(pictures), size, temperature)
+
+
+@torch.inference_mode()
+def answer_from_logits(
+    logits: Tensor, size: tuple[int, int], temperature: float
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Interpolate logits straight to `size` and take the likeliest class and its softmax probability.
+
+    The logits of all classes at full size never exist at once: rows are answered in bands, which changes no
+    value, as each row depends on two rows of the input only.
+
+    Args:
+        logits: (B, K, h, w), float32.
+        size: (height, width) of the answer.
+        temperature: divides the logits before the softmax.
+
+    Returns:
+        Labels, uint8, and confidence, float32. Shapes: (B, *size).
+    """
+    batch, classes, h, _ = logits.shape
+    height, width = size
+    labels = torch.empty((batch, height, width), dtype=torch.uint8, device=logits.device)
+    confidence = torch.empty((batch, height, width), device=logits.device)
+    # Bilinear with pixel centres aligned by area, as F.interpolate(align_corners=False) does it.
+    source = ((torch.arange(height, device=logits.device) + 0.5) * (h / height) - 0.5).clamp(min=0)
+    above = source.long().clamp(max=h - 1)
+    below = (above + 1).clamp(max=h - 1)
+    weight = (source - above)[:, None]
+    rows = max(1, BAND_VALUES // (batch * classes * width))
+    for start in range(0, height, rows):
+        band = slice(start, min(start + rows, height))
+        lines = torch.lerp(logits[:, :, above[band]], logits[:, :, below[band]], weight[band])
+        values = F.interpolate(lines, (lines.shape[2], width), mode="bilinear", align_corners=False)
+        top, labels[:, band] = values.max(dim=1)
+        values.sub_(top[:, None]).div_(temperature).exp_()
+        confidence[:, band] = values.sum(dim=1).reciprocal_()
+    return labels.cpu().numpy(), confidence.cpu().numpy()

@@ -1,0 +1,34 @@
+"""The plain engine: PyTorch as it is, in float32, on any device."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ecmnet_app.core.engines.base import Engine
+from ecmnet_app.core.weights import Weights
+
+__all__ = ["EagerEngine"]
+
+
+class EagerEngine(Engine):
+    """Runs the network operation by operation."""
+
+    name = "eager"
+
+    def __init__(self, weights: Weights, device: torch.device) -> None:
+        self.device = device
+        self.net = weights.build().to(device)
+        # (x / 255 - mean) / std as one product and one sum.
+        std = torch.tensor(weights.std).view(3, 1, 1)
+        self.scale = (1 / (255 * std)).to(device)
+        self.shift = (-torch.tensor(weights.mean).view(3, 1, 1) / std).to(device)
+
+    @torch.inference_mode()
+    def logits(self, pictures: NDArray[np.uint8]) -> Tensor:
+        """See `Engine.logits`."""
+        x = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2)
+        height, width = x.shape[-2:]
+        return self.net(x * self.scale + self.shift, size=((height + 1) // 2, (width + 1) // 2))

@@ -1,0 +1,143 @@
+"""The one decoder and the two encoders of pictures, used by every door."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ecmnet_app.errors import ImageError
+from ecmnet_app.media.files import write_atomically
+
+__all__ = ["FORMATS", "MAX_PIXELS", "check_image", "read_image", "write_image", "write_mask"]
+
+MAX_PIXELS = 50_000_000
+"""Largest picture that is read or segmented, in pixels."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+"""What is decoded. Pillow knows more, some of it through other programs; street pictures need no others."""
+
+
+def read_image(source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
+    """Decode a picture, turned as its EXIF orientation says.
+
+    Grey, palette and CMYK become RGB; alpha is dropped; of 16 bits the upper 8 are kept; of an animation, the
+    first frame.
+
+    Args:
+        source: a path, or the bytes of a file.
+
+    Returns:
+        RGB, uint8. Shape: (H, W, 3).
+
+    Raises:
+        ImageError: the file is missing, empty, truncated, of another kind, or larger than `MAX_PIXELS`.
+    """
+    if isinstance(source, bytes):
+        name, data = "the picture", source
+    else:
+        name = os.fspath(source)
+        try:
+            data = Path(source).read_bytes()
+        except OSError as error:
+            raise ImageError(f"cannot read {name}: {error.strerror or error}") from error
+    if not data:
+        raise ImageError(f"{name} is an empty file; send a {_KINDS} picture")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image.width, image.height, name)
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        if isinstance(error, UnidentifiedImageError):
+            raise ImageError(f"{name} is not a picture that can be read; send a {_KINDS} picture") from error
+        raise ImageError(f"{name} is larger than the {MAX_PIXELS / 1e6:.0f} megapixels allowed") from error
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise whatever their parsing meets: OSError, SyntaxError, struct.error
+        raise ImageError(f"{name} is damaged and cannot be decoded ({error}); save or copy it again") from error
+
+
+_KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF or PPM"
+
+
+def check_image(image: NDArray[np.uint8], name: str = "the picture") -> None:
+    """Raise ImageError, saying what is wrong, unless `image` is RGB uint8 of shape (H, W, 3) and not too large."""
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"{name} must be a numpy array, not {type(image).__name__}; read files with read_image")
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise ImageError(f"{name} must be RGB of shape (height, width, 3), not {image.shape}")
+    if image.size == 0:
+        raise ImageError(f"{name} is empty: its shape is {image.shape}")
+    if image.dtype != np.uint8:
+        raise ImageError(f"{name} must be uint8, 0 to 255, not {image.dtype}")
+    _check_size(image.shape[1], image.shape[0], name)
+
+
+def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
+    """Write RGB uint8 of shape (H, W, 3) as a whole file, in the format that the suffix names.
+
+    Raises:
+        ImageError: the array is not such a picture, the suffix names no format, or the file cannot be written.
+    """
+    check_image(image)
+    _write(path, Image.fromarray(image))
+
+
+def write_mask(path: str | os.PathLike[str], labels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
+    """Write a mask as a whole PNG file whose pixel values are the ids and whose palette gives their colours.
+
+    Args:
+        path: ends in .png.
+        labels: uint8. Shape: (H, W).
+        palette: RGB of each id, uint8. Shape: (N, 3), N up to 256.
+
+    Raises:
+        ImageError: the array is not such a mask, the suffix is not .png, or the file cannot be written.
+    """
+    if labels.ndim != 2 or labels.dtype != np.uint8 or labels.size == 0:
+        raise ImageError(f"a mask must be uint8 of shape (height, width), not {labels.dtype} of {labels.shape}")
+    if Path(path).suffix.lower() != ".png":
+        raise ImageError(f"a mask is written as .png, which keeps its ids exactly; {os.fspath(path)} is not")
+    image = Image.fromarray(labels, "L")
+    image.putpalette(palette.tobytes())
+    _write(path, image)
+
+
+def _write(path: str | os.PathLike[str], image: Image.Image) -> None:
+    suffix = Path(path).suffix.lower()
+    format_name = Image.registered_extensions().get(suffix)
+    if format_name not in FORMATS:
+        raise ImageError(f"cannot write {os.fspath(path)}: {suffix or 'no suffix'} names none of {_KINDS}")
+    buffer = io.BytesIO()
+    image.save(buffer, format_name, **({"quality": 92} if format_name in ("JPEG", "WEBP") else {}))
+    try:
+        write_atomically(path, buffer.getvalue())
+    except OSError as error:
+        raise ImageError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{name} is {width}x{height}, larger than the {MAX_PIXELS / 1e6:.0f} megapixels allowed; make it smaller"
+        )
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        # Pillow clips 16-bit grey to 255 instead of scaling it. The upper byte is what it keeps of 16-bit RGB.
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"a picture of 32-bit values (mode {image.mode}) has no known range; save it with 8 or 16 bits"
+        )
+    if image.mode == "P":  # through RGBA, as Pillow asks where a palette holds transparency
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
