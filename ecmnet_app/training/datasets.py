@@ -18,8 +18,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -57,13 +57,13 @@ class Listing:
     name: str
     label_set: LabelSet
     samples: tuple[Sample, ...]
-    ids: npt.NDArray[np.int16]
+    ids: NDArray[np.int16]
 
-    def read_image(self, sample: Sample) -> npt.NDArray[np.uint8]:
+    def read_image(self, sample: Sample) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB through the decoder that every door of the project uses."""
         return read_image(sample.image)
 
-    def read_labels(self, sample: Sample) -> npt.NDArray[np.uint8]:
+    def read_labels(self, sample: Sample) -> NDArray[np.uint8]:
         """(H, W) uint8: class ids of `label_set`, 255 = ignore.
 
         Raises:
@@ -85,11 +85,11 @@ class Listing:
             foreign = sorted(set(np.unique(values[ids < 0]).tolist()))
             raise DataError(
                 f"{sample.labels} holds {_few(foreign)}, which are no ids of {self.label_set.name} (0 to "
-                f"{len(self.label_set.labels) - 1}, {UNLABELLED} = ignore); map them to those."
+                f"{len(self.label_set) - 1}, {UNLABELLED} = ignore); map them to those."
             )
         return ids.astype(np.uint8)
 
-    def read(self, sample: Sample) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    def read(self, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """The picture (H, W, 3) and its labels (H, W), both uint8 and known to be of one size.
 
         Raises:
@@ -143,16 +143,14 @@ def find_samples(
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the folder that holds the data set's splits.")
-    name = root.resolve().name
-    if (root / "leftImg8bit").is_dir():
-        listing = _cityscapes(root, name, split.split("+"))
-    else:
-        listing = _camvid(root, name, split.split("+"))
-    samples = listing.samples
-    if not samples:
-        raise DataError(
-            f"the split {split!r} of {root} is empty; put its pictures there ({', '.join(PICTURE_SUFFIXES)})."
-        )
+    layout = _cityscapes if (root / "leftImg8bit").is_dir() else _camvid
+    listings = {part: layout(root, part) for part in split.split("+")}
+    for part, listing in listings.items():
+        if not listing.samples:
+            raise DataError(
+                f"the split {part!r} of {root} is empty; put its pictures there ({', '.join(PICTURE_SUFFIXES)})."
+            )
+    samples = every = tuple(sample for listing in listings.values() for sample in listing.samples)
     unlabelled = [sample for sample in samples if not sample.labels.is_file()]
     if unlabelled:
         raise DataError(
@@ -160,10 +158,10 @@ def find_samples(
             f"{unlabelled[0].labels}. Add the label files or remove the pictures."
         )
     if only is not None:
-        kept = _prefixes(only, listing.samples, "only")
+        kept = _prefixes(only, every, "only")
         samples = tuple(sample for sample in samples if sample.stem.startswith(kept))
     if leave_out is not None:
-        dropped = _prefixes(leave_out, listing.samples, "leave_out")
+        dropped = _prefixes(leave_out, every, "leave_out")
         samples = tuple(sample for sample in samples if not sample.stem.startswith(dropped))
     if not samples:
         raise DataError(
@@ -203,8 +201,8 @@ def load_dataset(
         image, ids = listing.read(listing.samples[index])
         h, w = sizes[index]
         if ids.shape != (h, w):
-            image = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
-            ids = cv2.resize(ids, (w, h), interpolation=cv2.INTER_NEAREST_EXACT)
+            image = np.asarray(cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA), np.uint8)
+            ids = np.asarray(cv2.resize(ids, (w, h), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
         images[index, :, :h, :w] = torch.from_numpy(image).permute(2, 0, 1)
         labels[index, :h, :w] = torch.from_numpy(ids)
 
@@ -226,51 +224,44 @@ def load_dataset(
     )
 
 
-def _camvid(root: Path, name: str, splits: list[str]) -> Listing:
+def _camvid(root: Path, split: str) -> Listing:
     """`<split>/<stem>.*` and `<split>annot/<stem>.png`."""
-    found = [folder.name for folder in root.iterdir() if (root / f"{folder.name}annot").is_dir()]
-    _check_splits(root, splits, found)
-    samples = [
+    _check_split(root, split, [folder.name for folder in root.iterdir() if (root / f"{folder.name}annot").is_dir()])
+    samples = tuple(
         Sample(image.stem, image, root / f"{split}annot" / f"{image.stem}.png")
-        for split in splits
         for image in sorted((root / split).iterdir())
         if image.suffix.lower() in PICTURE_SUFFIXES
-    ]
+    )
     ids = np.full(256, -1, dtype=np.int16)
-    ids[: len(CAMVID.labels)] = np.arange(len(CAMVID.labels))
-    ids[[len(CAMVID.labels), UNLABELLED]] = UNLABELLED  # 11 is the void of the published files
-    return Listing(name, CAMVID, tuple(samples), ids)
+    ids[: len(CAMVID)] = np.arange(len(CAMVID))
+    ids[[len(CAMVID), UNLABELLED]] = UNLABELLED  # 11 is the void of the published files
+    return Listing(root.resolve().name, CAMVID, samples, ids)
 
 
-def _cityscapes(root: Path, name: str, splits: list[str]) -> Listing:
+def _cityscapes(root: Path, split: str) -> Listing:
     """`leftImg8bit/<split>/<city>/*_leftImg8bit.png` and `gtFine/<split>/<city>/*_gtFine_labelIds.png`."""
-    found = [folder.name for folder in (root / "leftImg8bit").iterdir() if folder.is_dir()]
-    _check_splits(root, splits, found)
+    _check_split(root, split, [folder.name for folder in (root / "leftImg8bit").iterdir() if folder.is_dir()])
     samples = []
-    for split in splits:
-        for image in sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png")):
-            stem = image.name.removesuffix("_leftImg8bit.png")
-            labels = root / "gtFine" / split / image.parent.name / f"{stem}_gtFine_labelIds.png"
-            samples.append(Sample(stem, image, labels))
+    for image in sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png")):
+        stem = image.name.removesuffix("_leftImg8bit.png")
+        labels = root / "gtFine" / split / image.parent.name / f"{stem}_gtFine_labelIds.png"
+        samples.append(Sample(stem, image, labels))
     ids = np.full(256, -1, dtype=np.int16)
     # All official ids that are no train id are ignored, and so is the licence plate: its -1 is stored as 255.
     ids[: CITYSCAPES_LAST_ID + 1] = UNLABELLED
     ids[UNLABELLED] = UNLABELLED
     ids[list(CITYSCAPES_LABEL_IDS)] = np.arange(len(CITYSCAPES_LABEL_IDS))
-    return Listing(name, CITYSCAPES, tuple(samples), ids)
+    return Listing(root.resolve().name, CITYSCAPES, tuple(samples), ids)
 
 
-def _check_splits(root: Path, splits: list[str], found: list[str]) -> None:
+def _check_split(root: Path, split: str, found: list[str]) -> None:
     if not found:
         raise DataError(
             f"{root} has no layout that is known: expected <split>/ beside <split>annot/ (CamVid), "
             "or leftImg8bit/<split>/ beside gtFine/<split>/ (Cityscapes)."
         )
-    for split in splits:
-        if split not in found:
-            raise DataError(
-                f"{root} has no split {split!r}; choose from {', '.join(sorted(found))}, or join some by '+'."
-            )
+    if split not in found:
+        raise DataError(f"{root} has no split {split!r}; choose from {', '.join(sorted(found))}, or join some by '+'.")
 
 
 def _prefixes(text: str, samples: Iterable[Sample], option: str) -> tuple[str, ...]:
