@@ -71,6 +71,11 @@ class Segmenter:
         """The classes that these weights know."""
         return self.weights.label_set
 
+    def working_size(self, height: int, width: int, resolution: int | None = None) -> tuple[int, int]:
+        """Height and width at which the network sees a picture of this size; `resolution` as in `predict`."""
+        scale = min(1.0, (resolution or self.weights.working_short_side) / min(height, width))
+        return round(height * scale), round(width * scale)
+
     def predict(
         self,
         image: NDArray[np.uint8],
@@ -107,8 +112,8 @@ class Segmenter:
         height, width = image.shape[:2]
         if min(height, width) < MIN_SIZE:
             raise ImageError(f"the picture is {width}x{height}; the least size is {MIN_SIZE}x{MIN_SIZE}")
-        scale = min(1.0, short_side / min(height, width))
-        small = cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+        small_height, small_width = self.working_size(height, width, short_side)
+        small = cv2.resize(image, (small_width, small_height), interpolation=cv2.INTER_AREA)
         with self._lock:
             labels, confidence = self.engine.segment(small[None], (height, width), self.weights.temperature)
         if threshold is not None:
