@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ecmnet_app.core.labels import UNLABELLED, UNLABELLED_NAME, LabelSet
 from ecmnet_app.errors import ConfigError, ImageError
@@ -27,13 +29,14 @@ class Segmentation:
 
     def areas(self) -> dict[str, float]:
         """Share of all pixels that each class covers, by name, in order of id; "Unlabelled" last. They sum to 1."""
-        counts = np.bincount(self.labels.ravel(), minlength=256)
-        shares = {label.name: float(counts[label.id] / self.labels.size) for label in self.label_set.labels}
-        return {**shares, UNLABELLED_NAME: float(counts[UNLABELLED] / self.labels.size)}
+        counts = Image.fromarray(self.labels).histogram()  # np.bincount would widen every pixel to 64 bits first
+        shares = {label.name: counts[label.id] / self.labels.size for label in self.label_set.labels}
+        return {**shares, UNLABELLED_NAME: counts[UNLABELLED] / self.labels.size}
 
     def colorize(self) -> NDArray[np.uint8]:
         """Each pixel in the colour of its class, unlabelled in black. RGB, shape: (H, W, 3)."""
-        return self.label_set.palette[self.labels]
+        repeated = cv2.cvtColor(self.labels, cv2.COLOR_GRAY2RGB)
+        return np.asarray(cv2.LUT(repeated, self.label_set.palette[None]), np.uint8)
 
     def overlay(self, image: NDArray[np.uint8], opacity: float = 0.5) -> NDArray[np.uint8]:
         """The picture under the colours of its classes; unlabelled pixels stay as they are.
@@ -57,13 +60,9 @@ class Segmentation:
             )
         if not 0 <= opacity <= 1:
             raise ConfigError(f"opacity must be 0 to 1, not {opacity}")
-        # One table of id x channel x value: exact, and no float copy of the picture.
-        values = np.arange(256, dtype=np.float32)
-        colors = self.label_set.palette.astype(np.float32)
-        table = np.rint(colors[:, :, None] * opacity + values * (1 - opacity)).astype(np.uint8)
-        table[UNLABELLED] = values
-        channels = [table[self.labels, c, image[..., c]] for c in range(3)]
-        return np.stack(channels, axis=-1)
+        blended = np.asarray(cv2.addWeighted(self.colorize(), opacity, image, 1 - opacity, 0), np.uint8)
+        np.copyto(blended, image, where=(self.labels == UNLABELLED)[..., None])
+        return blended
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `labels` as an index PNG whose palette holds the colours; a whole file or none.

@@ -11,19 +11,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ecmnet_app.core.engines import Engine, choose_device, make_engine
+from ecmnet_app.core.engines import Engine, answer_from_logits, choose_device, make_engine
 from ecmnet_app.core.labels import UNLABELLED, LabelSet
 from ecmnet_app.core.segmentation import Segmentation
+from ecmnet_app.core.tiles import tiled_logits
 from ecmnet_app.core.weights import Weights, load_weights
-from ecmnet_app.errors import ConfigError, ImageError
+from ecmnet_app.errors import ConfigError, DeviceError, ImageError
 from ecmnet_app.media.images import check_image
 from ecmnet_app.network import MIN_SIZE
 
-__all__ = ["Segmenter"]
+__all__ = ["MAX_RUN_PIXELS", "Segmenter"]
+
+MAX_RUN_PIXELS = 2_500_000
+"""Most pixels that the network sees at once, at about 0.8 KB each. Larger batches run in parts; a picture is refused."""
 
 
 class Segmenter:
-    """Segments pictures with one set of weights on one device. Safe to share between threads.
+    """Segments pictures with one set of weights on one device.
+
+    Threads may share one: they take turns, so that memory does not grow with their number, and each gets the
+    answer it would get alone.
+
+    The size rule: a picture whose short side exceeds the weights' `working_short_side` is resized down to it by
+    area; a smaller one, from 32x32 up, runs as it is. Either way the logits are interpolated straight to the
+    picture's own size. Pictures of up to 50 megapixels are taken.
 
     Example:
         >>> segmenter = Segmenter.from_pretrained()
@@ -71,11 +82,6 @@ class Segmenter:
         """The classes that these weights know."""
         return self.weights.label_set
 
-    def working_size(self, height: int, width: int, resolution: int | None = None) -> tuple[int, int]:
-        """Height and width at which the network sees a picture of this size; `resolution` as in `predict`."""
-        scale = min(1.0, (resolution or self.weights.working_short_side) / min(height, width))
-        return round(height * scale), round(width * scale)
-
     def predict(
         self,
         image: NDArray[np.uint8],
@@ -87,10 +93,19 @@ class Segmenter:
 
         Args:
             image: RGB, uint8. Shape: (H, W, 3).
-            resolution: short side, in pixels, that a larger picture is resized down to; that of the weights by
-                default.
-            tile: run the picture at its full resolution.
-            threshold: pixels with less confidence become 255, unlabelled.
+            resolution: pixels; takes the place of `working_short_side` in the size rule.
+            tile: keep full resolution, by overlapping tiles whose logits are blended: finer edges, but the network
+                sees a part of the scene at a time, at a larger scale than it was trained at.
+            threshold: 0 to 1; pixels with less confidence become 255, unlabelled.
+
+        Returns:
+            The answer, at the picture's own size.
+
+        Raises:
+            ImageError: the picture is not RGB uint8, is smaller than 32x32 or larger than 50 megapixels, or so long
+                that the size rule leaves too much of it.
+            ConfigError: a setting has a value that cannot work.
+            DeviceError: the device ran out of memory.
         """
         return self.predict_batch([image], resolution, tile, threshold)[0]
 
@@ -101,21 +116,85 @@ class Segmenter:
         tile: bool = False,
         threshold: float | None = None,
     ) -> list[Segmentation]:
-        """Name every pixel of several pictures, of any sizes. See `predict`."""
-        images = list(images)
-        for image in images:
-            check_image(image)
-        short_side = resolution or self.weights.working_short_side
-        return [self._predict(image, short_side, threshold) for image in images]
+        """Name every pixel of several pictures, of any sizes; those of one size run together. See `predict`.
 
-    def _predict(self, image: NDArray[np.uint8], short_side: int, threshold: float | None) -> Segmentation:
-        height, width = image.shape[:2]
+        A batch of one gives the bytes that `predict` gives; in larger ones, rounding may turn the odd pixel whose
+        two likeliest classes are level.
+
+        Returns:
+            The answers, in the order of the pictures.
+        """
+        if resolution is not None and resolution < MIN_SIZE:
+            raise ConfigError(f"resolution must be at least {MIN_SIZE} pixels, not {resolution}")
+        if resolution is not None and tile:
+            raise ConfigError(
+                "resolution and tile exclude each other: tiles keep the full resolution; give one of them"
+            )
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ConfigError(f"threshold must be 0 to 1, not {threshold}")
+        images = list(images)
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            name = "the picture" if len(images) == 1 else f"picture {index + 1} of {len(images)}"
+            check_image(image, name)
+            height, width = image.shape[:2]
+            self._check_size(height, width, resolution, tile, name)
+            groups.setdefault((height, width), []).append(index)
+
+        answers: dict[int, Segmentation] = {}
+        for size, indices in groups.items():
+            at_once = 1 if tile else max(1, MAX_RUN_PIXELS // int(np.prod(self.working_size(*size, resolution))))
+            for start in range(0, len(indices), at_once):
+                part = indices[start : start + at_once]
+                labels, confidence = self._run([images[i] for i in part], size, resolution, tile)
+                if threshold is not None:
+                    labels[confidence < threshold] = UNLABELLED
+                for row, i in enumerate(part):
+                    answers[i] = Segmentation(labels[row], confidence[row], self.label_set)
+        return [answers[i] for i in range(len(images))]
+
+    def working_size(self, height: int, width: int, resolution: int | None = None) -> tuple[int, int]:
+        """The (height, width) at which the network sees a picture of this size: the size rule."""
+        short_side = resolution or self.weights.working_short_side
+        scale = min(1.0, short_side / min(height, width))
+        return round(height * scale), round(width * scale)
+
+    def _check_size(self, height: int, width: int, resolution: int | None, tile: bool, name: str) -> None:
         if min(height, width) < MIN_SIZE:
-            raise ImageError(f"the picture is {width}x{height}; the least size is {MIN_SIZE}x{MIN_SIZE}")
-        small_height, small_width = self.working_size(height, width, short_side)
-        small = cv2.resize(image, (small_width, small_height), interpolation=cv2.INTER_AREA)
-        with self._lock:
-            labels, confidence = self.engine.segment(small[None], (height, width), self.weights.temperature)
-        if threshold is not None:
-            labels[confidence < threshold] = UNLABELLED
-        return Segmentation(labels[0], confidence[0], self.label_set)
+            raise ImageError(
+                f"{name} is {width}x{height}, too small to segment; the least size is {MIN_SIZE}x{MIN_SIZE} pixels"
+            )
+        working_height, working_width = self.working_size(height, width, resolution)
+        if not tile and working_height * working_width > MAX_RUN_PIXELS:
+            raise ImageError(
+                f"{name} would run at {working_width}x{working_height}, more than the {MAX_RUN_PIXELS / 1e6:g} "
+                "megapixels that the network takes at once; lower the resolution, or use tiles"
+            )
+
+    def _run(
+        self, images: list[NDArray[np.uint8]], size: tuple[int, int], resolution: int | None, tile: bool
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Labels and confidence of pictures of one size. Shapes: (B, *size)."""
+        temperature = self.weights.temperature
+        try:
+            if tile:
+                side = 2 * self.weights.working_short_side
+                with self._lock:
+                    logits = tiled_logits(self.engine, images[0], tile=side, overlap=side // 8)
+                    return answer_from_logits(logits, size, temperature)
+            pictures = np.stack([_resize(image, self.working_size(*size, resolution)) for image in images])
+            with self._lock:
+                return self.engine.segment(pictures, size, temperature)
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{self.engine.device} ran out of memory; send fewer or smaller pictures, or use the device cpu"
+            ) from error
+
+
+def _resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Scale an RGB picture down to (height, width), each pixel the mean of the area it covers."""
+    height, width = size
+    if image.shape[:2] == size:
+        return image
+    resized = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(resized, np.uint8)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import torch
 
-from ecmnet_app.core.engines.base import Engine
+from ecmnet_app.core.engines.base import Engine, answer_from_logits
 from ecmnet_app.core.engines.eager import EagerEngine
 from ecmnet_app.core.weights import Weights
 from ecmnet_app.errors import DeviceError
 
-__all__ = ["Engine", "available_devices", "available_engines", "choose_device", "make_engine"]
+__all__ = ["Engine", "answer_from_logits", "available_devices", "available_engines", "choose_device", "make_engine"]
 
 _ENGINES: dict[str, Callable[[Weights, torch.device], Engine]] = {"eager": EagerEngine}
 

@@ -31,4 +31,5 @@ class EagerEngine(Engine):
         """See `Engine.logits`."""
         x = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2)
         height, width = x.shape[-2:]
-        return self.net(x * self.scale + self.shift, size=((height + 1) // 2, (width + 1) // 2))
+        logits: Tensor = self.net(x * self.scale + self.shift, size=((height + 1) // 2, (width + 1) // 2))
+        return logits
