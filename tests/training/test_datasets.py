@@ -15,9 +15,6 @@ from ecmnet_app.core.labels import CAMVID, CITYSCAPES
 from ecmnet_app.errors import DataError, ImageError
 from ecmnet_app.training.datasets import drive_of, find_samples, load_dataset
 
-REAL_CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
-needs_camvid = pytest.mark.skipif(not REAL_CAMVID.is_dir(), reason="CamVid is not at ../shared/camvid")
-
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
@@ -209,10 +206,9 @@ def test_damaged_files(tree: Path) -> None:
         load_dataset(tree, "train")
 
 
-@needs_camvid
-def test_real_camvid_counts_and_drives() -> None:
+def test_real_camvid_counts_and_drives(camvid: Path) -> None:
     def count(split: str, **choice: str) -> int:
-        return len(find_samples(REAL_CAMVID, split, **choice).samples)
+        return len(find_samples(camvid, split, **choice).samples)
 
     assert [count(split) for split in ("train", "val", "test", "train+val")] == [367, 101, 233, 468]
     drives = {drive: count("train", only=drive) for drive in ("0001TP", "0006R0", "0016E5")}
@@ -221,15 +217,14 @@ def test_real_camvid_counts_and_drives() -> None:
     assert (count("test", only="Seq05VD"), count("test", only="0001TP")) == (171, 62)
 
 
-@needs_camvid
-def test_real_camvid_pixels_equal_another_decoder() -> None:
+def test_real_camvid_pixels_equal_another_decoder(camvid: Path) -> None:
     # Test pictures are lossless WebP, so every decoder must agree to the last bit.
-    data = load_dataset(REAL_CAMVID, "test", only="0001TP_0088,Seq05VD_f00")
+    data = load_dataset(camvid, "test", only="0001TP_0088,Seq05VD_f00")
     assert len(data) >= 8
     assert data.images.shape[1:] == (3, 360, 480)
     for index, stem in enumerate(data.stems):
-        bgr = cv2.imread(str(REAL_CAMVID / "test" / f"{stem}.webp"), cv2.IMREAD_COLOR)
-        labels = cv2.imread(str(REAL_CAMVID / "testannot" / f"{stem}.png"), cv2.IMREAD_UNCHANGED)
+        bgr = cv2.imread(str(camvid / "test" / f"{stem}.webp"), cv2.IMREAD_COLOR)
+        labels = cv2.imread(str(camvid / "testannot" / f"{stem}.png"), cv2.IMREAD_UNCHANGED)
         labels[labels == 11] = 255
         assert np.array_equal(data.images[index].permute(1, 2, 0).numpy(), bgr[..., ::-1])
         assert np.array_equal(data.labels[index].numpy(), labels)

@@ -1,0 +1,198 @@
+"""evaluate against known answers and against counts that share no code with it."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from trees import random_pair, write_camvid, write_cityscapes
+
+from ecmnet_app.core import CAMVID, CITYSCAPES, Segmenter, load_weights, save_weights
+from ecmnet_app.errors import ConfigError
+from ecmnet_app.network import ECMNet, ECMNetConfig
+from ecmnet_app.training.evaluate import Evaluation, Scores, evaluate
+
+
+def plain_scores(pairs: list[tuple[np.ndarray, np.ndarray]], classes: int) -> tuple[list[float], float]:
+    """IoU of each class and pixel accuracy by comparing whole maps, class by class."""
+    valid = [target != 255 for _, target in pairs]
+    ious = []
+    for k in range(classes):
+        both = sum(int(((a == k) & (t == k)).sum()) for a, t in pairs)
+        either = sum(int((((a == k) | (t == k)) & v).sum()) for (a, t), v in zip(pairs, valid, strict=True))
+        ious.append(both / either if either else float("nan"))
+    right = sum(int((a == t).sum()) for a, t in pairs)
+    return ious, right / sum(int(v.sum()) for v in valid)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of two drives and of three sizes, with random labels."""
+    root = tmp_path_factory.mktemp("tree")
+    for seed, (stem, height, width) in enumerate([("A_1", 48, 64), ("A_2", 40, 64), ("B_1", 96, 128)]):
+        write_camvid(root, "test", stem, *random_pair(seed, height, width, [*range(12)], block=8))
+    return root
+
+
+@pytest.fixture(scope="module")
+def result(tree: Path, tiny_weights: Path) -> Evaluation:
+    return evaluate(tree, "test", tiny_weights, "cpu")
+
+
+def test_agrees_with_an_independent_count(tree: Path, tiny_weights: Path, result: Evaluation) -> None:
+    segmenter = Segmenter.from_pretrained(tiny_weights, "cpu")
+    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"A": [], "B": []}
+    for file in sorted((tree / "test").iterdir()):
+        target = cv2.imread(str(tree / "testannot" / file.name), cv2.IMREAD_UNCHANGED)
+        target[target == 11] = 255
+        answer = segmenter.predict(np.ascontiguousarray(cv2.imread(str(file))[..., ::-1]))
+        pairs[file.name[0]].append((answer.labels, target))
+    for scores, group in [
+        (result.scores, pairs["A"] + pairs["B"]),
+        (result.drives["A"], pairs["A"]),
+        (result.drives["B"], pairs["B"]),
+    ]:
+        ious, accuracy = plain_scores(group, 11)
+        assert scores.pictures == len(group)
+        assert list(scores.per_class) == list(CAMVID.names)
+        assert list(scores.per_class.values()) == pytest.approx(ious)
+        assert scores.miou == pytest.approx(np.nanmean(ious))
+        assert scores.pixel_accuracy == pytest.approx(accuracy)
+
+
+def test_labels_that_are_the_answers_score_one(tmp_path: Path, tiny_weights: Path) -> None:
+    segmenter = Segmenter.from_pretrained(tiny_weights, "cpu")
+    image, _ = random_pair(0, 64, 96, [0])
+    answer = segmenter.predict(image).labels
+    write_camvid(tmp_path, "test", "x", image, answer)
+    scores = evaluate(tmp_path, "test", tiny_weights, "cpu").scores
+    assert (scores.miou, scores.pixel_accuracy) == (1, 1)
+    present = {CAMVID.names[k] for k in np.unique(answer)}
+    assert {name for name, iou in scores.per_class.items() if iou == 1} == present
+    assert {name for name, iou in scores.per_class.items() if iou is None} == set(CAMVID.names) - present
+
+
+def test_says_what_it_scored(tree: Path, tiny_weights: Path, result: Evaluation) -> None:
+    assert (result.dataset, result.split, result.weights) == (tree.name, "test", "tiny")
+    assert result.sha256 == load_weights(tiny_weights).sha256
+    assert (result.resolution, result.mixed_sizes) == ((96, 128), True)
+    assert (result.device, result.engine, result.date) == ("cpu", "eager", date.today().isoformat())
+    assert result.command == f"ecmnet evaluate PATH/{tree.name} --split test --weights tiny"
+
+
+def test_resolution_is_passed_on(tree: Path, tiny_weights: Path) -> None:
+    smaller = evaluate(tree, "test", tiny_weights, "cpu", resolution=32, only="B")
+    assert (smaller.resolution, smaller.mixed_sizes) == ((32, 43), False)
+    assert smaller.command.endswith("--weights tiny --resolution 32 --only B")
+    answer = Segmenter.from_pretrained(tiny_weights, "cpu").predict(random_pair(2, 96, 128, [0])[0], resolution=32)
+    _, target = random_pair(2, 96, 128, [*range(12)], block=8)
+    target[target == 11] = 255
+    assert smaller.scores.pixel_accuracy == pytest.approx(plain_scores([(answer.labels, target)], 11)[1])
+    assert smaller.drives == {}
+
+
+def test_same_bytes_twice(tree: Path, tiny_weights: Path, result: Evaluation) -> None:
+    again = evaluate(tree, "test", tiny_weights, "cpu")
+    assert again.table() == result.table()
+    assert again.to_json() == result.to_json()
+
+
+def test_stdout_is_left_to_the_caller(tree: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(tree, "test", tiny_weights, "cpu", only="A_2")
+    assert capsys.readouterr().out == ""
+
+
+def test_weights_of_other_classes_are_refused(tmp_path: Path, tiny_weights: Path) -> None:
+    write_cityscapes(tmp_path, "val", "lindau", "000000_000019", *random_pair(0, 64, 96, [7, 8]))
+    with pytest.raises(ConfigError, match=r"tiny name the classes of CamVid .* labelled with those of Cityscapes"):
+        evaluate(tmp_path, "val", tiny_weights, "cpu")
+
+
+def test_cityscapes_weights(tmp_path: Path) -> None:
+    write_cityscapes(tmp_path, "val", "lindau", "000000_000019", *random_pair(0, 64, 96, [7, 8, 33]))
+    torch.manual_seed(0)
+    save_weights(tmp_path / "city", ECMNet(ECMNetConfig.named("baseline", 19)), CITYSCAPES, working_short_side=512)
+    scores = evaluate(tmp_path, "val", tmp_path / "city.safetensors", "cpu").scores
+    assert list(scores.per_class) == list(CITYSCAPES.names)
+    assert scores.per_class["Road"] is not None
+
+
+KNOWN = Evaluation(
+    dataset="camvid",
+    split="test",
+    weights="tiny",
+    sha256="0123456789abcdef",
+    resolution=(360, 480),
+    mixed_sizes=False,
+    device="cpu",
+    engine="eager",
+    date="2025-01-31",
+    command="ecmnet evaluate PATH/camvid --split test --weights tiny",
+    scores=Scores(3, 0.5, 0.875, {"Sky": 0.75, "Road": 0.25, "Traffic light": None}),
+    drives={
+        "A": Scores(1, 1.0, 1.0, {"Sky": 1.0, "Road": None, "Traffic light": None}),
+        "B": Scores(2, 0.125, 0.8, {"Sky": 0.25, "Road": 0.0, "Traffic light": None}),
+    },
+)
+
+
+def test_table() -> None:
+    assert (
+        KNOWN.table()
+        == """\
+`ecmnet evaluate PATH/camvid --split test --weights tiny`
+
+camvid test, 3 pictures, 480x360, single scale, no flip; weights tiny (sha256 0123456789ab), eager on cpu, 2025-01-31
+
+| class          |     IoU % |
+| -------------- | --------: |
+| Sky            |     75.00 |
+| Road           |     25.00 |
+| Traffic light  |         - |
+| **mIoU**       | **50.00** |
+| pixel accuracy |     87.50 |
+
+| drive | pictures | mIoU % | accuracy % |    Sky | Road | Traffic light |
+| ----- | -------: | -----: | ---------: | -----: | ---: | ------------: |
+| A     |        1 | 100.00 |     100.00 | 100.00 |    - |             - |
+| B     |        2 |  12.50 |      80.00 |  25.00 | 0.00 |             - |"""
+    )
+
+
+def test_json_is_whole_and_plain() -> None:
+    values = json.loads(KNOWN.to_json())
+    assert values["scores"]["per_class"] == {"Sky": 0.75, "Road": 0.25, "Traffic light": None}
+    assert values["drives"]["B"]["miou"] == 0.125
+    assert values["resolution"] == [360, 480]
+
+
+def test_metric_is_what_the_weights_keep(tmp_path: Path, tiny_weights: Path, result: Evaluation) -> None:
+    weights = load_weights(tiny_weights)
+    save_weights(tmp_path / "kept", weights.build(), CAMVID, working_short_side=360, metrics=[result.metric()])
+    (kept,) = load_weights(tmp_path / "kept.safetensors").metrics
+    assert kept == result.metric()
+    assert set(kept) == {"dataset", "split", "resolution", "pictures", "miou", "per_class", "date", "command"}
+
+
+@pytest.mark.long
+def test_shipped_weights_score_what_their_card_says(camvid: Path) -> None:
+    """By a count that shares no code with the project but the Segmenter."""
+    segmenter = Segmenter.from_pretrained("camvid")
+    cards = [m for m in segmenter.weights.metrics if (m["dataset"], m["split"]) == ("camvid", "test")]
+    if not cards:
+        pytest.skip("the weights camvid state no score on CamVid's test split")
+    pairs = []
+    for file in sorted((camvid / "test").iterdir()):
+        target = cv2.imread(str(camvid / "testannot" / f"{file.stem}.png"), cv2.IMREAD_UNCHANGED)
+        target[target == 11] = 255
+        image = np.ascontiguousarray(cv2.imread(str(file))[..., ::-1])
+        pairs.append((segmenter.predict(image).labels, target))
+    ious, _ = plain_scores(pairs, 11)
+    assert len(pairs) == cards[0]["pictures"] == 233
+    assert 100 * np.mean(ious) == pytest.approx(100 * cards[0]["miou"], abs=0.01)
+    assert [100 * iou for iou in ious] == pytest.approx([100 * v for v in cards[0]["per_class"].values()], abs=0.05)
