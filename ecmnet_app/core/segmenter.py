@@ -23,7 +23,7 @@ from ecmnet_app.network import MIN_SIZE
 __all__ = ["MAX_RUN_PIXELS", "Segmenter"]
 
 MAX_RUN_PIXELS = 2_500_000
-"""Most pixels that the network sees at once, at about 0.8 KB each. Larger batches run in parts; a picture is refused."""
+"""Most pixels that the network sees at once, at about 0.8 KB each: batches run in parts, larger pictures not at all."""
 
 
 class Segmenter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import reduce
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 
 __all__ = ["Engine", "answer_from_logits"]
 
-BAND_VALUES = 4_000_000
-"""Interpolated logits held at a time: 16 MB of float32, whatever the size of the picture."""
+BAND_VALUES = 1_000_000
+"""Interpolated logits held at a time: 4 MB of float32, which a CPU's cache holds, whatever the size of the picture."""
 
 
 class Engine(ABC):
@@ -66,10 +67,11 @@ def answer_from_logits(
     labels = torch.empty((batch, height, width), dtype=torch.uint8, device=logits.device)
     confidence = torch.empty((batch, height, width), device=logits.device)
     # Bilinear with pixel centres aligned by area, as F.interpolate(align_corners=False) does it.
-    source = ((torch.arange(height, device=logits.device) + 0.5) * (h / height) - 0.5).clamp(min=0)
-    above = source.long().clamp(max=h - 1)
+    source = ((torch.arange(height, dtype=torch.float64) + 0.5) * (h / height) - 0.5).clamp(min=0)
+    above = source.long()
+    weight = (source - above).float()[:, None].to(logits.device)
+    above = above.to(logits.device)
     below = (above + 1).clamp(max=h - 1)
-    weight = (source - above)[:, None]
     rows = max(1, BAND_VALUES // (batch * classes * width))
     for start in range(0, height, rows):
         band = slice(start, min(start + rows, height))
@@ -77,5 +79,6 @@ def answer_from_logits(
         values = F.interpolate(lines, (lines.shape[2], width), mode="bilinear", align_corners=False)
         top, labels[:, band] = values.max(dim=1)
         values.sub_(top[:, None]).div_(temperature).exp_()
-        confidence[:, band] = values.sum(dim=1).reciprocal_()
+        # Class by class: the order in which Tensor.sum adds depends on where in the band a pixel lies.
+        confidence[:, band] = reduce(torch.add, values.unbind(dim=1)).reciprocal()
     return labels.cpu().numpy(), confidence.cpu().numpy()
