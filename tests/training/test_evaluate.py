@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from trees import random_pair, write_camvid, write_cityscapes
 
 from ecmnet_app.core import CAMVID, CITYSCAPES, Segmenter, load_weights, save_weights
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.network import ECMNet, ECMNetConfig
 from ecmnet_app.training.evaluate import Evaluation, Scores, evaluate
+from ecmnet_app.training.labelmefacade import city_of
 
 
 def plain_scores(pairs: list[tuple[np.ndarray, np.ndarray]], classes: int) -> tuple[list[float], float]:
@@ -32,7 +34,7 @@ def plain_scores(pairs: list[tuple[np.ndarray, np.ndarray]], classes: int) -> tu
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of two drives and of three sizes, with random labels."""
+    """Pictures of two places and of three sizes, with random labels."""
     root = tmp_path_factory.mktemp("tree")
     for seed, (stem, height, width) in enumerate([("A_1", 48, 64), ("A_2", 40, 64), ("B_1", 96, 128)]):
         write_camvid(root, "test", stem, *random_pair(seed, height, width, [*range(12)], block=8))
@@ -54,8 +56,8 @@ def test_agrees_with_an_independent_count(tree: Path, tiny_weights: Path, result
         pairs[file.name[0]].append((answer.labels, target))
     for scores, group in [
         (result.scores, pairs["A"] + pairs["B"]),
-        (result.drives["A"], pairs["A"]),
-        (result.drives["B"], pairs["B"]),
+        (result.places["A"], pairs["A"]),
+        (result.places["B"], pairs["B"]),
     ]:
         ious, accuracy = plain_scores(group, 11)
         assert scores.pictures == len(group)
@@ -93,7 +95,7 @@ def test_resolution_is_passed_on(tree: Path, tiny_weights: Path) -> None:
     _, target = random_pair(2, 96, 128, [*range(12)], block=8)
     target[target == 11] = 255
     assert smaller.scores.pixel_accuracy == pytest.approx(plain_scores([(answer.labels, target)], 11)[1])
-    assert smaller.drives == {}
+    assert smaller.places == {}
 
 
 def test_same_bytes_twice(tree: Path, tiny_weights: Path, result: Evaluation) -> None:
@@ -122,6 +124,75 @@ def test_cityscapes_weights(tmp_path: Path) -> None:
     assert scores.per_class["Road"] is not None
 
 
+SIX = ["Sky", "Building", "Road", "Pavement", "Tree", "Car"]
+SIX_IDS = [0, 1, 3, 4, 5, 8]
+
+
+def test_labelmefacade_is_scored_by_its_protocol(tmp_path: Path, tiny_weights: Path) -> None:
+    root = tmp_path / "labelmefacade"
+    stems = ["static_boston_street__a", "static_outdoor_urban_city_london_uk__b", "static_boston_street__c"]
+    for seed, stem in enumerate(stems):
+        write_camvid(root, "test", stem, *random_pair(seed, 64, 96, [*SIX_IDS, 255], block=8))
+    result = evaluate(root, "test", tiny_weights, "cpu")
+
+    segmenter = Segmenter.from_pretrained(tiny_weights, "cpu")
+    limited, free = [], []
+    for seed in range(len(stems)):
+        image, target = random_pair(seed, 64, 96, [*SIX_IDS, 255], block=8)
+        # The likeliest of the six, from the scores of all eleven.
+        logits = F.interpolate(segmenter.engine.logits(image[None]), image.shape[:2], mode="bilinear")
+        limited.append((np.array(SIX_IDS)[logits[0, SIX_IDS].argmax(0).numpy()], target))
+        free.append((segmenter.predict(image).labels, target))
+    assert not np.array_equal(limited[0][0], free[0][0])
+    for scores, pairs in [
+        (result.scores, limited),
+        (result.free, free),
+        (result.places["Boston"], limited[::2]),
+        (result.places["London"], limited[1:2]),
+    ]:
+        assert scores is not None
+        ious, accuracy = plain_scores(pairs, 11)
+        assert list(scores.per_class) == SIX
+        assert scores.pictures == len(pairs)
+        # Rounding may turn the odd pixel whose two likeliest classes are level.
+        assert list(scores.per_class.values()) == pytest.approx([ious[k] for k in SIX_IDS], abs=1e-3)
+        assert scores.miou == pytest.approx(np.mean([ious[k] for k in SIX_IDS]), abs=1e-3)
+        assert scores.pixel_accuracy == pytest.approx(accuracy, abs=1e-3)
+    assert set(result.places) == {"Boston", "London"}
+    assert "classes" not in result.command
+
+
+def test_any_set_can_be_scored_on_some_classes(tree: Path, tiny_weights: Path) -> None:
+    some = evaluate(tree, "test", tiny_weights, "cpu", classes=["Car", "Road"])
+    assert list(some.scores.per_class) == ["Road", "Car"]
+    assert some.command.endswith("--weights tiny --classes Car,Road")
+    assert some.free is not None
+    assert "limited" in some.table()
+    assert "| free IoU % |" in some.table()
+    with pytest.raises(ConfigError, match="have no class 'Lorry'; choose from Sky, Building"):
+        evaluate(tree, "test", tiny_weights, "cpu", classes=["Road", "Lorry"])
+
+
+def test_all_classes_are_the_free_answer(tree: Path, tiny_weights: Path, result: Evaluation) -> None:
+    everything = evaluate(tree, "test", tiny_weights, "cpu", classes=CAMVID.names)
+    assert everything.scores == everything.free == result.scores
+
+
+@pytest.mark.parametrize(
+    ("stem", "city"),
+    [
+        ("05june05_static_street_boston__p1010736", "Boston"),
+        ("static_outdoor_street_city_cambridge_uk__img_1", "Cambridge, UK"),
+        ("static_street_statacenter_cambridge_outdoor_2005__img_1", "Cambridge, US"),
+        ("static_street_outdoor_palma_mallorca_spain__img_1", "Palma"),
+        ("static_coast_palafrugel_outdoor_spain__img_1", "other or unknown"),
+        ("static_outdoor_mallorca_spain__boston", "Mallorca"),
+    ],
+)
+def test_city_of_a_labelmefacade_picture(stem: str, city: str) -> None:
+    assert city_of(stem) == city
+
+
 KNOWN = Evaluation(
     dataset="camvid",
     split="test",
@@ -134,7 +205,7 @@ KNOWN = Evaluation(
     date="2025-01-31",
     command="ecmnet evaluate PATH/camvid --split test --weights tiny",
     scores=Scores(3, 0.5, 0.875, {"Sky": 0.75, "Road": 0.25, "Traffic light": None}),
-    drives={
+    places={
         "A": Scores(1, 1.0, 1.0, {"Sky": 1.0, "Road": None, "Traffic light": None}),
         "B": Scores(2, 0.125, 0.8, {"Sky": 0.25, "Road": 0.0, "Traffic light": None}),
     },
@@ -157,7 +228,7 @@ camvid test, 3 pictures, 480x360, single scale, no flip; weights tiny (sha256 01
 | **mIoU**       | **50.00** |
 | pixel accuracy |     87.50 |
 
-| drive | pictures | mIoU % | accuracy % |    Sky | Road | Traffic light |
+| place | pictures | mIoU % | accuracy % |    Sky | Road | Traffic light |
 | ----- | -------: | -----: | ---------: | -----: | ---: | ------------: |
 | A     |        1 | 100.00 |     100.00 | 100.00 |    - |             - |
 | B     |        2 |  12.50 |      80.00 |  25.00 | 0.00 |             - |"""
@@ -167,7 +238,7 @@ camvid test, 3 pictures, 480x360, single scale, no flip; weights tiny (sha256 01
 def test_json_is_whole_and_plain() -> None:
     values = json.loads(KNOWN.to_json())
     assert values["scores"]["per_class"] == {"Sky": 0.75, "Road": 0.25, "Traffic light": None}
-    assert values["drives"]["B"]["miou"] == 0.125
+    assert values["places"]["B"]["miou"] == 0.125
     assert values["resolution"] == [360, 480]
 
 
