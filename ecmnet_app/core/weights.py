@@ -28,6 +28,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from ecmnet_app.core.labels import LabelSet
@@ -49,6 +50,8 @@ __all__ = [
 FORMAT = 1
 DEFAULT_WEIGHTS = "camvid"
 """What the name "default" stands for."""
+_METRIC = {"dataset", "split", "resolution", "pictures", "miou", "per_class", "date", "command"}
+_DATA_SOURCE = {"name", "terms", "source"}
 PACKAGE_FOLDER = Path(__file__).parent.parent / "weights"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -104,26 +107,38 @@ class Weights:
             math.isfinite(self.temperature) and self.temperature > 0,
             f"temperature must be above 0, not {self.temperature}",
         )
+        for metric in self.metrics:
+            check(isinstance(metric, Mapping), f"metrics must be objects, not {type(metric).__name__}")
+            check(not (lacks := _METRIC - metric.keys()), f"a metric lacks {', '.join(sorted(lacks))}")
+        check(self.training.keys() == {"data", "recipe"}, "training must hold data and recipe, and nothing else")
+        for source in self.training["data"]:
+            check(
+                isinstance(source, Mapping) and source.keys() == _DATA_SOURCE,
+                f"each of the training's data must hold {', '.join(sorted(_DATA_SOURCE))}, and nothing else",
+            )
 
     def build(self) -> ECMNet:
         """The network with these tensors, in eval mode, on the CPU.
 
         Raises:
-            WeightsError: a tensor is missing, has another shape or type, or is not the architecture's.
+            WeightsError: a tensor is missing, has another shape or type, holds NaN, or is not the architecture's.
         """
-        net = ECMNet(self.architecture)
+        with torch.device("meta"):  # shapes without values: nothing is initialised, or allocated for a foreign JSON
+            net = ECMNet(self.architecture)
         wanted = net.state_dict()
         if missing := sorted(wanted.keys() - self.tensors.keys()):
             raise WeightsError(f"{len(missing)} tensors are missing, {missing[0]!r} the first")
         if unknown := sorted(self.tensors.keys() - wanted.keys()):
             raise WeightsError(f"{len(unknown)} tensors are not of this architecture, {unknown[0]!r} the first")
         for name, tensor in self.tensors.items():
-            if tensor.shape != wanted[name].shape:
+            found, needed = ((t.dtype, tuple(t.shape)) for t in (tensor, wanted[name]))
+            if found != needed:
                 raise WeightsError(
-                    f"tensor {name!r} has shape {tuple(tensor.shape)}, "
-                    f"the architecture wants {tuple(wanted[name].shape)}"
+                    f"tensor {name!r} is {found[0]} of {found[1]}, but must be {needed[0]} of {needed[1]}"
                 )
-        net.load_state_dict(dict(self.tensors))
+            if not tensor.isfinite().all():
+                raise WeightsError(f"tensor {name!r} holds infinite values or NaN; the training diverged")
+        net.load_state_dict({name: tensor.clone() for name, tensor in self.tensors.items()}, assign=True)
         return net.eval()
 
     def to_dict(self) -> dict[str, Any]:
@@ -176,7 +191,7 @@ def load_weights(name_or_path: str | os.PathLike[str] = "default") -> Weights:
     try:
         weights = _from_card(card, tensors)
         weights.build()
-    except (WeightsError, ConfigError, ValueError) as error:
+    except (WeightsError, ConfigError, ValueError, OverflowError) as error:
         raise WeightsError(f"{card_path} does not fit: {error}") from error
     return weights
 
@@ -223,7 +238,7 @@ def save_weights(
         working_short_side=working_short_side,
         temperature=float(temperature),
         metrics=tuple(metrics),
-        training=dict(training or {}),
+        training=training or {"data": [], "recipe": {}},
         licence=licence,
         sha256=hashlib.sha256(data).hexdigest(),
         tensors=tensors,
@@ -287,7 +302,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 def _parse_card(data: bytes, path: Path) -> dict[str, Any]:
     try:
         card = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON ({error})") from error
     if not isinstance(card, dict):
         raise WeightsError(f"{path} must hold a JSON object, not a {type(card).__name__}")
@@ -306,8 +321,6 @@ def _parse_card(data: bytes, path: Path) -> dict[str, Any]:
     for name in ("mean", "std"):
         if not all(type(value) in (int, float) for value in card[name]):
             raise WeightsError(f"{path}: {name} must be three numbers, not {card[name]}")
-    if not all(isinstance(metric, dict) for metric in card["metrics"]):
-        raise WeightsError(f"{path}: metrics must be a list of objects")
     return card
 
 

@@ -115,10 +115,10 @@ def _write(path: str | os.PathLike[str], image: Image.Image) -> None:
     if format_name not in FORMATS:
         raise ImageError(f"cannot write {os.fspath(path)}: {suffix or 'no suffix'} names none of {_KINDS}")
     buffer = io.BytesIO()
-    image.save(buffer, format_name, **({"quality": 92} if format_name in ("JPEG", "WEBP") else {}))
     try:
+        image.save(buffer, format_name, **({"quality": 92} if format_name in ("JPEG", "WEBP") else {}))
         write_atomically(path, buffer.getvalue())
-    except OSError as error:
+    except OSError as error:  # of the disk, or of an encoder for a picture with too long a side
         raise ImageError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
 
 

@@ -1,0 +1,252 @@
+"""`ecmnet`: arguments only. The work is in the packages that each command imports when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ecmnet_app.errors import ConfigError, DeviceError, EcmnetError, ImageError
+
+__all__ = ["main"]
+
+DONE, FILES_FAILED, FAILED, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: all went well; some pictures failed and the rest are done; nothing could be done; Ctrl-C."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = make_parser()
+    args = parser.parse_args(arguments)
+    try:
+        code: int = args.run(args)
+        return code
+    except EcmnetError as error:
+        print(f"ecmnet: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("ecmnet: interrupted; every file written so far is whole", file=sys.stderr)
+        return INTERRUPTED
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    parser = argparse.ArgumentParser(
+        prog="ecmnet",
+        description="Name every pixel of street pictures with ECMNet.",
+        epilog="exit codes: 0 done; 1 some pictures failed, the rest are done; 2 nothing could be done",
+    )
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_segment_parser(commands)
+    add_evaluate_parser(commands)
+    add_info_parser(commands)
+    return parser
+
+
+Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import ecmnet_app
+
+        parser.exit(message=f"ecmnet {ecmnet_app.__version__}\n")
+
+
+def _add_command(
+    commands: Commands[argparse.ArgumentParser], name: str, summary: str, examples: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=summary[0].lower() + summary[1:],
+        description=f"{summary}.",
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("network")
+    group.add_argument("--weights", default="default", help="name, or path of a .safetensors file with its .json")
+    group.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    group.add_argument("--engine", default="auto", help="auto, or one that `ecmnet info` lists")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+    group.add_argument(
+        "--resolution",
+        type=int,
+        metavar="PIXELS",
+        help="short side to resize larger pictures to; the weights' by default",
+    )
+
+
+def add_segment_parser(commands: Commands[argparse.ArgumentParser]) -> None:
+    """`ecmnet segment`."""
+    parser = _add_command(
+        commands,
+        "segment",
+        "Segment pictures: an overlay, a mask and a JSON record for each",
+        "  ecmnet segment street.jpg\n"
+        "  ecmnet segment photos/ --out answers --device cuda\n"
+        "  ecmnet segment 'drives/**/*.png' --out answers --threshold 0.5",
+    )
+    parser.add_argument("inputs", nargs="+", metavar="FILE|DIR|GLOB", help="pictures; folders are taken with theirs")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("segmented"),
+        metavar="DIR",
+        help="folder (./segmented) for NAME_overlay.jpg, NAME_mask.png (pixel values are class ids, 255 unlabelled) "
+        "and NAME.json; pictures from several folders get folders of their own",
+    )
+    parser.add_argument("--tile", action="store_true", help="keep full resolution, by overlapping tiles")
+    parser.add_argument("--threshold", type=float, metavar="0..1", help="leave pixels of less confidence unlabelled")
+    parser.add_argument("--opacity", type=float, default=0.5, metavar="0..1", help="of the overlay's colours (0.5)")
+    _add_model_arguments(parser)
+    parser.set_defaults(run=run_segment)
+
+
+def run_segment(args: argparse.Namespace) -> int:
+    """Segment every picture that can be; report the others."""
+    import warnings
+
+    from PIL.Image import DecompressionBombWarning
+    from tqdm import tqdm
+
+    from ecmnet_app.core import Segmenter
+    from ecmnet_app.segment_files import Settings, find_pictures, segment_file
+
+    warnings.simplefilter("ignore", DecompressionBombWarning)  # read_image refuses such pictures itself
+    jobs, problems = find_pictures(args.inputs, args.out)
+    for problem in problems:
+        print(f"ecmnet: {problem}", file=sys.stderr)
+    failed = len(problems)
+    if jobs:
+        try:
+            args.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the folder --out {args.out}: {error.strerror or error}") from error
+        settings = Settings(args.resolution, args.tile, args.threshold)
+        segmenter = Segmenter.from_pretrained(args.weights, args.device, args.engine, args.threads)
+        for job in tqdm(jobs, unit="picture", disable=None):
+            try:
+                segment_file(segmenter, job, settings, args.opacity)
+            except (ImageError, DeviceError) as error:  # a device can be out of memory for one picture only
+                failed += 1
+                tqdm.write(f"ecmnet: {_named(error, job.picture)}", file=sys.stderr)
+    print(f"{len(jobs) + len(problems) - failed} segmented to {args.out}" + (f", {failed} failed" if failed else ""))
+    return FILES_FAILED if failed else DONE
+
+
+def add_evaluate_parser(commands: Commands[argparse.ArgumentParser]) -> None:
+    """`ecmnet evaluate`."""
+    parser = _add_command(
+        commands,
+        "evaluate",
+        "Score weights on labelled pictures: IoU of each class",
+        "  ecmnet evaluate data/camvid --split test\n"
+        "  ecmnet evaluate data/cityscapes --split val --weights runs/city/city.safetensors --json",
+    )
+    parser.add_argument("path", metavar="PATH", help="folder of the data set, in CamVid's or Cityscapes' layout")
+    parser.add_argument("--split", default="test", help="test, val, train, or several joined by + (test)")
+    parser.add_argument("--only", metavar="PREFIXES", help="score only pictures whose names start so, comma separated")
+    parser.add_argument("--leave-out", metavar="PREFIXES", help="leave out pictures whose names start so")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_model_arguments(parser)
+    parser.set_defaults(run=run_evaluate)
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Print the table of the model card."""
+    from ecmnet_app.training.evaluate import evaluate
+
+    result = evaluate(
+        args.path,
+        args.split,
+        args.weights,
+        args.device,
+        args.resolution,
+        engine=args.engine,
+        threads=args.threads,
+        leave_out=args.leave_out,
+        only=args.only,
+    )
+    print(result.to_json() if args.json else result.table())
+    return DONE
+
+
+def add_info_parser(commands: Commands[argparse.ArgumentParser]) -> None:
+    """`ecmnet info`."""
+    parser = _add_command(
+        commands,
+        "info",
+        "Print versions, devices, engines and weights",
+        "  ecmnet info\n  ecmnet info --audit    # parameters and arithmetic beside the paper's",
+    )
+    parser.add_argument("--audit", action="store_true", help="count every row of the paper's Table 1 instead")
+    parser.set_defaults(run=run_info)
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Print what is here, or the audit."""
+    if args.audit:
+        from ecmnet_app.network.audit import audit_table
+
+        print(audit_table())
+        return DONE
+
+    import platform
+
+    import torch
+
+    import ecmnet_app
+    from ecmnet_app.core.engines import available_devices, available_engines
+    from ecmnet_app.core.weights import DEFAULT_WEIGHTS, available_weights, load_weights
+    from ecmnet_app.network.scan import available_backends
+
+    print(f"ecmnet-app {ecmnet_app.__version__}, Python {platform.python_version()}, torch {torch.__version__}")
+    for name in available_devices():
+        device = torch.device(name)
+        what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+        print(f"device  {name}: {what}")
+        print(
+            f"        engines {', '.join(available_engines(device))}; scan {', '.join(available_backends(device.type))}"
+        )
+    code = DONE
+    for name in available_weights():
+        print(f"weights {name}{' (default)' if name == DEFAULT_WEIGHTS else ''}: ", end="")
+        try:
+            weights = load_weights(name)
+        except EcmnetError as error:
+            print(error)
+            code = FAILED
+            continue
+        parameters = sum(p.numel() for p in weights.build().parameters())
+        print(
+            f"{parameters:,} parameters, {len(weights.label_set)} classes of {weights.label_set.name}, "
+            f"short side {weights.working_short_side}"
+        )
+        print(f"        sha256 {weights.sha256}\n        licence: {weights.licence}")
+        for metric in weights.metrics:
+            height, width = metric["resolution"]
+            miou = "no" if metric["miou"] is None else f"{100 * metric['miou']:.2f}"
+            print(
+                f"        {miou} mIoU on {metric['dataset']} {metric['split']}, "
+                f"{metric['pictures']} pictures at {width}x{height} ({metric['date']})"
+            )
+    return code
+
+
+def _named(error: EcmnetError, path: Path) -> str:
+    """The message, with the file's name before it where it does not say it."""
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
