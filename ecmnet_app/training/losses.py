@@ -1,0 +1,75 @@
+"""The training loss: weighted cross entropy, the Jaccard index made soft, and auxiliary heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ecmnet_app.core.labels import UNLABELLED
+
+__all__ = ["class_weights", "segmentation_loss"]
+
+Reduce = Callable[[Tensor], Tensor]
+"""Adds sums over processes; the identity for one process."""
+
+
+def class_weights(shares: Tensor, offset: float) -> Tensor:
+    """ENet's weights, 1 / ln(offset + share): (K,) shares of the labelled pixels -> (K,)."""
+    return 1 / torch.log(offset + shares)
+
+
+def segmentation_loss(
+    logits: Tensor,
+    auxiliary: Sequence[Tensor],
+    target: Tensor,
+    weights: Tensor,
+    jaccard_weight: float,
+    auxiliary_weights: Sequence[float],
+    reduce: Reduce,
+) -> Tensor:
+    """Loss of a batch.
+
+    Args:
+        logits: (B, K, h, w) at half of the target's resolution, interpolated here as in the network.
+        auxiliary: logits of the auxiliary heads at their own resolutions; the target is subsampled.
+        target: (B, H, W) int64, 255 where ignored.
+        weights: (K,) class weights.
+        jaccard_weight: of 1 - the mean soft Jaccard index of the classes that occur.
+        auxiliary_weights: one for each auxiliary head.
+        reduce: adds the sums of all processes, so that several equal one with the whole batch.
+    """
+    full = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear", align_corners=False)
+    log_probability = F.log_softmax(full, dim=1)
+    loss = _cross_entropy(log_probability, target, weights, reduce)
+    if jaccard_weight:
+        loss = loss + jaccard_weight * _jaccard(log_probability.exp(), target, reduce)
+    for aux, weight in zip(auxiliary, auxiliary_weights, strict=True):
+        small = F.interpolate(target[:, None].float(), aux.shape[-2:], mode="nearest")[:, 0].long()
+        loss = loss + weight * _cross_entropy(F.log_softmax(aux.float(), dim=1), small, weights, reduce)
+    return loss
+
+
+def _cross_entropy(log_probability: Tensor, target: Tensor, weights: Tensor, reduce: Reduce) -> Tensor:
+    labelled = target != UNLABELLED
+    index = torch.where(labelled, target, 0)
+    weight = weights[index] * labelled
+    likelihood = log_probability.gather(1, index[:, None])[:, 0]
+    sums = reduce(torch.stack([(weight * likelihood).sum(), weight.sum()]))
+    return -sums[0] / sums[1].clamp_min(1e-6)
+
+
+def _jaccard(probability: Tensor, target: Tensor, reduce: Reduce) -> Tensor:
+    classes = probability.shape[1]
+    labelled = (target != UNLABELLED)[:, None]
+    truth = (target[:, None] == torch.arange(classes, device=target.device)[:, None, None]).float()
+    probability = probability * labelled
+    intersection = (probability * truth).sum(dim=(0, 2, 3))
+    union = (probability + truth).sum(dim=(0, 2, 3)) - intersection
+    occurring = truth.sum(dim=(0, 2, 3))
+    intersection, union, occurring = reduce(torch.stack([intersection, union, occurring])).unbind(0)
+    present = (occurring > 0).float()
+    index = (intersection + 1) / (union + 1)
+    return 1 - (index * present).sum() / present.sum().clamp_min(1)

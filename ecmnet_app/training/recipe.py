@@ -1,0 +1,139 @@
+"""Recipe: everything that decides a training's result, in one TOML file."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ecmnet_app.errors import ConfigError
+from ecmnet_app.network import ECMNetConfig
+from ecmnet_app.training.augment import Augmentation
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["DataSource", "Recipe", "load_recipe"]
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One data set of the mixture."""
+
+    name: str
+    """Matched with `--data NAME=PATH`."""
+    split: str = "train"
+    """Splits joined by "+", as `load_dataset` takes them."""
+    weight: float = 1.0
+    """Share of the pictures of a batch, relative to the other sets' weights."""
+    leave_out: str | None = None
+    """Stem prefixes (drives) to leave out, joined by commas."""
+    only: str | None = None
+    """Stem prefixes (drives) to keep, joined by commas."""
+    terms: str = "not stated"
+    """What may be done with the data; kept in the weights' record."""
+    source: str = "not stated"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training.
+
+    Raises:
+        ConfigError: a value that cannot work; the message names it.
+    """
+
+    name: str
+    data: tuple[DataSource, ...]
+    validation: DataSource | None = None
+    """Scored every `validate_every` steps; choose by a drive that is left out of `data`."""
+    variant: str = "ecmnet"
+    """Row of Table 1, see `ECMNetConfig.named`."""
+    steps: int = 29250
+    batch_size: int = 16
+    crop: tuple[int, int] = (360, 480)
+    """Height and width of the training pictures."""
+    learning_rate: float = 2e-3
+    warmup_steps: int = 500
+    poly_power: float = 0.9
+    weight_decay: float = 0.02
+    """On the weights of convolutions and linear layers; not on norms, slopes, biases, scan parameters."""
+    clip_norm: float = 5.0
+    ema_decay: float = 0.9995
+    class_weight_offset: float = 1.2
+    """Class weights are 1 / ln(offset + share of the class's pixels), as in ENet."""
+    jaccard_weight: float = 0.5
+    auxiliary_weights: tuple[float, float] = (0.3, 0.2)
+    """Of 1x1 heads on the 1/8 and 1/16 stages, which are dropped after training."""
+    licence: str = "not stated"
+    """Of the weights, which the data's terms decide."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    seed: int = 0
+    log_every: int = 50
+    validate_every: int = 2000
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ConfigError("the recipe names no data: add a [[data]] table with a name")
+        if any(source.weight <= 0 for source in self.data):
+            raise ConfigError("the weight of every data set must be positive")
+        for name in ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.learning_rate <= 0 or not 0 <= self.ema_decay < 1:
+            raise ConfigError("learning_rate must be positive and ema_decay in 0 to 1 (1 excluded)")
+        try:
+            ECMNetConfig.named(self.variant)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, for the weights' record."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """Build from TOML's or JSON's types.
+
+        Raises:
+            ConfigError: an unknown field or a value that cannot work.
+        """
+        values = dict(values)
+        try:
+            values["data"] = tuple(DataSource(**source) for source in values.get("data", ()))
+            if values.get("validation"):
+                values["validation"] = DataSource(**values["validation"])
+            values["augmentation"] = Augmentation(**_tuples(values.get("augmentation", {})))
+            return cls(**_tuples(values))
+        except TypeError as error:
+            known = ", ".join(f.name for f in fields(cls))
+            raise ConfigError(f"the recipe does not fit: {error}; its fields are {known}") from error
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def load_recipe(name_or_path: str, **overrides: Any) -> Recipe:
+    """Read a recipe of the package by name, or any TOML file by path; `overrides` replace its fields.
+
+    Raises:
+        ConfigError: no such recipe, or it does not fit.
+    """
+    path = RECIPES / f"{name_or_path}.toml"
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise ConfigError(f"there is no recipe {name_or_path!r}: give a TOML file, or one of {known}")
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path.name} is not a TOML file: {error}") from error
+    return Recipe.from_dict({"name": path.stem} | values | overrides)

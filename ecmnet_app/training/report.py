@@ -1,0 +1,54 @@
+"""Pictures at the end of a training: the curves, and predictions beside the truth."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD
+from ecmnet_app.media.images import write_image
+from ecmnet_app.network import ECMNet
+from ecmnet_app.training.datasets import Dataset
+
+__all__ = ["draw_curves", "draw_predictions"]
+
+
+def draw_curves(log: Path, path: Path) -> None:
+    """Loss and validation mIoU over steps, from a training's log.csv. Needs the extra `train`."""
+    from matplotlib.figure import Figure
+
+    with log.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    losses = [(int(r["step"]), float(r["loss"])) for r in rows if r["loss"]]
+    axes.plot(*zip(*losses, strict=True), color="tab:grey", label="loss")
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    scores = [(int(r["step"]), 100 * float(r["validation_miou"])) for r in rows if r["validation_miou"]]
+    if scores:
+        right = axes.twinx()
+        right.plot(*zip(*scores, strict=True), color="tab:blue", marker="o", markersize=3)
+        right.set_ylabel("validation mIoU, %", color="tab:blue")
+    figure.savefig(path, dpi=120)
+
+
+@torch.inference_mode()
+def draw_predictions(network: ECMNet, dataset: Dataset, path: Path, count: int = 4) -> None:
+    """Pictures, predictions and truth of `count` pictures spread over a data set, one row each."""
+    palette = dataset.label_set.palette
+    rows = []
+    for i in np.linspace(0, len(dataset.stems) - 1, min(count, len(dataset.stems))).astype(int):
+        height, width = dataset.sizes[i].tolist()
+        image = dataset.images[i, :, :height, :width]
+        device = image.device
+        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        predicted = network(((image.float() / 255 - mean) / std)[None]).argmax(1)[0].byte().cpu().numpy()
+        truth = dataset.labels[i, :height, :width].cpu().numpy()
+        row = np.concatenate([image.permute(1, 2, 0).cpu().numpy(), palette[predicted], palette[truth]], axis=1)
+        full = np.zeros((dataset.images.shape[2], 3 * dataset.images.shape[3], 3), np.uint8)
+        full[: row.shape[0], : row.shape[1]] = row
+        rows.append(full)
+    write_image(path, np.concatenate(rows))

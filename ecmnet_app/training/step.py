@@ -1,0 +1,200 @@
+"""One training step: forward, backward, optimiser and average; compiled and graph-captured on a GPU."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from ecmnet_app.network import ECMNet
+from ecmnet_app.network.ecmnet import Downsample, Upsample
+from ecmnet_app.network.edab import EDAB, ResidualBlock
+from ecmnet_app.network.msau import MSAU
+from ecmnet_app.training import distributed
+from ecmnet_app.training.flat import FlatParameters
+from ecmnet_app.training.losses import segmentation_loss
+from ecmnet_app.training.recipe import Recipe
+
+__all__ = ["TrainStep", "Trainee"]
+
+_COMPILED_BLOCKS = (EDAB, ResidualBlock, MSAU, Downsample, Upsample)
+
+
+class Trainee(nn.Module):
+    """The network with its auxiliary heads, which training drops at the end."""
+
+    def __init__(self, network: ECMNet) -> None:
+        super().__init__()
+        self.network = network
+        _, eighth, sixteenth = network.config.widths
+        self.heads = nn.ModuleList(nn.Conv2d(w, network.config.num_classes, 1) for w in (eighth, sixteenth))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Pictures (B, 3, H, W) -> logits at half resolution, and the heads' at 1/8 and 1/16."""
+        half, stages = self.network.encode(x)
+        logits = self.network.classifier(self.network.decode(half, stages))
+        return logits, [head(stage) for head, stage in zip(self.heads, stages[1:], strict=True)]
+
+
+class TrainStep:
+    """Owns the network in training, its optimiser and its moving average.
+
+    Args:
+        network: on its device; its parameters become views (see `FlatParameters`).
+        recipe: settings.
+        weights: (K,) class weights.
+        compile: compile the blocks and the loss with `torch.compile`, and on a GPU replay the whole
+            step as one CUDA graph.
+    """
+
+    def __init__(self, network: ECMNet, recipe: Recipe, weights: Tensor, compile: bool = False) -> None:
+        self.recipe = recipe
+        self.device = next(network.parameters()).device
+        self.trainee = Trainee(network).train().to(self.device)
+        if distributed.world_size() > 1:
+            distributed.synchronise(self.trainee)
+        self.average = deepcopy(network)  # the moving average; its parameters follow, its buffers are copied
+        self.flat = FlatParameters(self.trainee)
+        self.flat_average = [v.detach().clone() for v in self.flat.vectors]
+        self.weights = weights.to(self.device)
+        on_gpu = self.device.type == "cuda"
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": [self.flat.vectors[0]], "weight_decay": recipe.weight_decay},
+                {"params": [self.flat.vectors[1]], "weight_decay": 0.0},
+            ],
+            lr=torch.zeros((), device=self.device) if on_gpu else 0.0,
+            fused=on_gpu,
+            capturable=on_gpu,
+        )
+        self.average_rate = torch.zeros((), device=self.device)
+        self.loss_function = segmentation_loss
+        self.reduce = distributed.sum_over_processes if distributed.world_size() > 1 else _alone
+        self.captures = compile and on_gpu and distributed.world_size() == 1
+        self.graph: torch.cuda.CUDAGraph | None = None
+        if compile:
+            self._compile()
+
+    def _compile(self) -> None:
+        # Blocks of one kind share their code; each dilation and width is a variant of its own.
+        torch._dynamo.config.cache_size_limit = 128
+        for module in self.trainee.modules():
+            if isinstance(module, _COMPILED_BLOCKS) or module is self.trainee.network.stem:
+                module.compile(dynamic=False)
+        if self.trainee.network.config.ffm:
+            self.trainee.network.ffm.compile(dynamic=False)
+        self.loss_function = torch.compile(segmentation_loss, dynamic=False)
+
+    def __call__(self, images: Tensor, target: Tensor, step: int) -> Tensor:
+        """Train on one batch.
+
+        Args:
+            images: (B, 3, H, W) float32, normalised.
+            target: (B, H, W) int64, 255 where ignored.
+            step: from 0; sets the learning rate and the average's rate.
+
+        Returns:
+            The loss, a scalar on the device; read it seldom, since reading waits for the device.
+        """
+        self._schedule(step)
+        images = images.contiguous(memory_format=torch.channels_last)
+        if not self.captures:
+            return self._run(images, target)
+        if self.graph is None:
+            return self._capture(images, target)
+        self._images.copy_(images)
+        self._target.copy_(target)
+        self.graph.replay()
+        return self._loss
+
+    def _schedule(self, step: int) -> None:
+        recipe = self.recipe
+        warm = min(1.0, (1 + 2 * step / recipe.warmup_steps) / 3) if recipe.warmup_steps else 1.0
+        rate = recipe.learning_rate * warm * (1 - step / recipe.steps) ** recipe.poly_power
+        for group in self.optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        # Early averages forget faster, so that they do not remember the initialisation.
+        self.average_rate.fill_(1 - min(recipe.ema_decay, (1 + step) / (10 + step)))
+
+    def _run(self, images: Tensor, target: Tensor) -> Tensor:
+        bf16 = self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
+            logits, auxiliary = self.trainee(images)
+        loss = self.loss_function(
+            logits,
+            auxiliary,
+            target,
+            self.weights,
+            self.recipe.jaccard_weight,
+            self.recipe.auxiliary_weights,
+            self.reduce,
+        )
+        self.flat.set_gradients(torch.autograd.grad(loss, self.flat.parameters))
+        gradients = [vector.grad for vector in self.flat.vectors if vector.grad is not None]
+        for gradient in gradients:
+            distributed.average(gradient)
+        norm = torch.sqrt(sum((g.square().sum() for g in gradients), start=torch.zeros((), device=self.device)))
+        for gradient in gradients:
+            gradient.mul_((self.recipe.clip_norm / (norm + 1e-6)).clamp_max(1))
+        self.optimiser.step()
+        for mean, vector in zip(self.flat_average, self.flat.vectors, strict=True):
+            mean.lerp_(vector.detach(), self.average_rate)
+        return loss.detach()
+
+    def _capture(self, images: Tensor, target: Tensor) -> Tensor:
+        """Run this step on a side stream, as graphs ask, then record one that replays ever after."""
+        self._images, self._target = images.clone(), target.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            first = self._run(self._images, self._target)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self._loss = self._run(self._images, self._target)
+        return first
+
+    def averaged_network(self) -> ECMNet:
+        """The network with averaged parameters and the running statistics of the one in training."""
+        network = self.trainee.network
+        live = dict(self.trainee.named_parameters())
+        means = self.flat.views(self.flat_average)
+        averaged = {id(p): m for p, m in zip(self.flat.parameters, means, strict=True)}
+        with torch.no_grad():
+            for name, parameter in self.average.named_parameters():
+                parameter.copy_(averaged[id(live[f"network.{name}"])])
+            for mine, theirs in zip(self.average.buffers(), network.buffers(), strict=True):
+                mine.copy_(theirs)
+        return self.average.eval()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, for a checkpoint."""
+        state = {f"network.{name}": buffer for name, buffer in self.trainee.named_buffers()}
+        for i, (vector, mean) in enumerate(zip(self.flat.vectors, self.flat_average, strict=True)):
+            state[f"vector.{i}"] = vector.detach()
+            state[f"average.{i}"] = mean
+            for name, value in self.optimiser.state[vector].items():
+                state[f"optimiser.{i}.{name}"] = value
+        return state
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from `state`'s tensors, in place."""
+        buffers = dict(self.trainee.named_buffers())
+        with torch.no_grad():
+            for name, buffer in buffers.items():
+                buffer.copy_(state[f"network.{name}"])
+            for i, (vector, mean) in enumerate(zip(self.flat.vectors, self.flat_average, strict=True)):
+                vector.detach().copy_(state[f"vector.{i}"])
+                mean.copy_(state[f"average.{i}"])
+                prefix = f"optimiser.{i}."
+                self.optimiser.state[vector] = {
+                    key.removeprefix(prefix): value.clone() for key, value in state.items() if key.startswith(prefix)
+                }
+
+
+def _alone(t: Tensor) -> Tensor:
+    return t

@@ -1,0 +1,235 @@
+"""The training loop: data on the device, batches drawn from the step's number, checkpoints, log and pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD, save_weights
+from ecmnet_app.errors import ConfigError
+from ecmnet_app.network import ECMNet, ECMNetConfig
+from ecmnet_app.training import distributed
+from ecmnet_app.training.augment import augment, paste
+from ecmnet_app.training.checkpoint import load_checkpoint, save_checkpoint
+from ecmnet_app.training.datasets import Dataset, load_dataset
+from ecmnet_app.training.losses import class_weights
+from ecmnet_app.training.metrics import ConfusionMatrix
+from ecmnet_app.training.recipe import DataSource, Recipe
+from ecmnet_app.training.report import draw_curves, draw_predictions
+from ecmnet_app.training.step import TrainStep
+
+__all__ = ["Mixture", "train"]
+
+
+@dataclass
+class Mixture:
+    """Several data sets on one device, from which every step draws its batch."""
+
+    sets: Sequence[Dataset]
+    weights: Sequence[float]
+
+    def to(self, device: torch.device) -> Mixture:
+        """Move pictures, labels and sizes to a device, as uint8."""
+        return Mixture([_to(dataset, device) for dataset in self.sets], self.weights)
+
+    @property
+    def pictures(self) -> int:
+        return sum(len(dataset.stems) for dataset in self.sets)
+
+    def class_shares(self, num_classes: int) -> Tensor:
+        """Share of each class among the labelled pixels that a batch can expect: (K,) float32."""
+        expected = torch.zeros(num_classes, dtype=torch.float64)
+        for dataset, weight in zip(self.sets, self.weights, strict=True):
+            counts = torch.stack([(dataset.labels == k).sum() for k in range(num_classes)]).cpu().double()
+            expected += weight * counts / len(dataset.stems)
+        return (expected / expected.sum()).float()
+
+    def draw(self, count: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """`count` random pictures, as one (images, labels, sizes) for each data set that got some."""
+        shares = torch.tensor(self.weights, device=generator.device)
+        chosen = torch.multinomial(shares, count, replacement=True, generator=generator)
+        for i, dataset in enumerate(self.sets):
+            number = int((chosen == i).sum()) if len(self.sets) > 1 else count
+            if number:
+                index = torch.randint(len(dataset.stems), (number,), generator=generator, device=generator.device)
+                yield dataset.images[index], dataset.labels[index], dataset.sizes[index]
+
+
+def train(
+    recipe: Recipe,
+    paths: dict[str, Path],
+    out: Path,
+    device: str = "auto",
+    resume: bool = False,
+    compile: bool = False,
+    stop_after: float | None = None,
+) -> Path | None:
+    """Train by a recipe and write the averaged weights.
+
+    Under torchrun every process takes its share of each batch; the first one writes.
+
+    Args:
+        recipe: settings.
+        paths: the folder of each data set that the recipe names.
+        out: folder for checkpoint, log.csv, pictures and weights.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        resume: continue from the checkpoint in `out`, exactly as if never interrupted.
+        compile: compiled blocks, and on a GPU one graph for the whole step; minutes at the start,
+            then two to three times the rate.
+        stop_after: seconds after which to write a checkpoint and return None.
+
+    Returns:
+        The weights' path without suffix, or None where `stop_after` or another process ended it.
+
+    Raises:
+        ConfigError: a data set has no path, or the checkpoint is of another recipe.
+        DataError: a data set cannot be read.
+        WeightsError: the checkpoint cannot be read.
+    """
+    deadline = time.monotonic() + stop_after if stop_after is not None else float("inf")
+    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    distributed.start(place.type)
+    if place.type == "cuda" and distributed.world_size() > 1:
+        place = torch.device("cuda", distributed.rank() % torch.cuda.device_count())
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    out.mkdir(parents=True, exist_ok=True)
+
+    mixture = Mixture([_load(s, paths) for s in recipe.data], [s.weight for s in recipe.data])
+    label_set = mixture.sets[0].label_set
+    validation = _to(_load(recipe.validation, paths), place) if recipe.validation else None
+    torch.manual_seed(recipe.seed)
+    network = ECMNet(ECMNetConfig.named(recipe.variant, len(label_set.names))).to(place)
+    shares = mixture.class_shares(len(label_set.names))
+    step_function = TrainStep(network, recipe, class_weights(shares, recipe.class_weight_offset), compile)
+    mixture = mixture.to(place)
+
+    first, log = 0, TrainingLog(out / "log.csv", enabled=distributed.rank() == 0, resume=resume)
+    if resume:
+        tensors, header = load_checkpoint(out / "checkpoint.safetensors")
+        if header["recipe"] != _comparable(recipe):
+            raise ConfigError("the checkpoint was written by another recipe: use the same, or start without --resume")
+        step_function.load_state(tensors)
+        first = header["step"]
+
+    bar = tqdm(
+        range(first, recipe.steps), initial=first, total=recipe.steps, desc=recipe.name, disable=distributed.rank() != 0
+    )
+    for step in bar:
+        images, target = batch(mixture, recipe, step, place)
+        loss = step_function(images, target, step)
+        done = step + 1
+        last = done == recipe.steps
+        if done % recipe.log_every == 0 or last:
+            value = float(loss)
+            if not value == value or value == float("inf"):
+                raise ConfigError(f"the loss is {value} at step {done}: lower the learning rate, or train without bf16")
+            log.write(step=done, loss=value, pictures_per_second=bar_rate(bar) * recipe.batch_size)
+            bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+        if validation is not None and (done % recipe.validate_every == 0 or last):
+            miou = score(step_function.averaged_network(), validation)
+            log.write(step=done, validation_miou=miou)
+            bar.set_postfix(miou=f"{100 * miou:.2f}", refresh=False)
+        stopping = time.monotonic() > deadline
+        if (done % recipe.checkpoint_every == 0 or last or stopping) and distributed.rank() == 0:
+            header = {"step": done, "recipe": _comparable(recipe)}
+            save_checkpoint(out / "checkpoint.safetensors", step_function.state(), header)
+        if stopping and not last:
+            return None
+    if distributed.rank() != 0:
+        return None
+    averaged = step_function.averaged_network()
+    draw_curves(out / "log.csv", out / "curves.png")
+    draw_predictions(averaged, validation or mixture.sets[0], out / "predictions.png")
+    save_weights(
+        out / recipe.name,
+        averaged,
+        label_set,
+        working_short_side=min(recipe.crop),
+        training={
+            "data": [{"name": s.name, "split": s.split, "terms": s.terms, "source": s.source} for s in recipe.data],
+            "recipe": recipe.to_dict(),
+        },
+        licence=recipe.licence,
+    )
+    return out / recipe.name
+
+
+def batch(mixture: Mixture, recipe: Recipe, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The batch of a step: a function of seed and step alone, so that a resumed training sees the same ones.
+
+    Every process draws the whole batch's randomness and keeps its share of the pictures.
+    """
+    generator = Generator(device).manual_seed((recipe.seed << 32) + step)
+    views, targets = [], []
+    for images, labels, sizes in mixture.draw(recipe.batch_size, generator):
+        x, y = augment(images, labels, sizes, recipe.crop, recipe.augmentation, generator)
+        views.append(x)
+        targets.append(y)
+    all_views, all_targets = paste(torch.cat(views), torch.cat(targets), recipe.augmentation, generator)
+    share = slice(distributed.rank(), None, distributed.world_size())
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (all_views[share] - mean) / std, all_targets[share]
+
+
+@torch.inference_mode()
+def score(network: ECMNet, dataset: Dataset, batch_size: int = 8) -> float:
+    """mIoU of a network on a data set's own pictures, those of one size in batches; 0 to 1."""
+    device = dataset.images.device
+    matrix = ConfusionMatrix(len(dataset.label_set.names), device)
+    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    for height, width in torch.unique(dataset.sizes, dim=0).tolist():
+        of_size = (dataset.sizes == dataset.sizes.new_tensor([height, width])).all(1).nonzero()[:, 0]
+        for index in of_size.split(batch_size):
+            x = (dataset.images[index, :, :height, :width].float() / 255 - mean) / std
+            matrix.update(network(x).argmax(1), dataset.labels[index, :height, :width])
+    return matrix.miou()
+
+
+def bar_rate(bar: tqdm) -> float:
+    """Steps a second, as the progress bar shows them."""
+    return float(bar.format_dict["rate"] or 0.0)
+
+
+def _to(dataset: Dataset, device: torch.device) -> Dataset:
+    moved = {name: getattr(dataset, name).to(device) for name in ("images", "labels", "sizes")}
+    return replace(dataset, **moved)
+
+
+def _load(source: DataSource, paths: dict[str, Path]) -> Dataset:
+    if source.name not in paths:
+        raise ConfigError(f"the recipe needs the data set {source.name!r}: say --data {source.name}=FOLDER")
+    return load_dataset(paths[source.name], source.split, leave_out=source.leave_out, only=source.only)
+
+
+def _comparable(recipe: Recipe) -> dict[str, object]:
+    """What must be equal for a resumed training to be the same one, in JSON's types."""
+    values = recipe.to_dict()
+    for name in ("log_every", "validate_every", "checkpoint_every"):
+        del values[name]
+    return json.loads(json.dumps(values))
+
+
+class TrainingLog:
+    """A CSV file with a row for each report; fields that a report lacks stay empty."""
+
+    FIELDS = ("step", "loss", "pictures_per_second", "validation_miou")
+
+    def __init__(self, path: Path, enabled: bool, resume: bool) -> None:
+        self.path = path if enabled else None
+        if self.path and not (resume and path.exists()):
+            with self.path.open("w", newline="") as file:
+                csv.writer(file).writerow(self.FIELDS)
+
+    def write(self, **values: float) -> None:
+        """Append a row; keywords are from FIELDS."""
+        if self.path:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.FIELDS).writerow(values)
