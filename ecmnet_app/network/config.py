@@ -53,6 +53,12 @@ class ECMNetConfig:
             if not condition:
                 raise ValueError(f"ECMNetConfig: {message}")
 
+        for name in ("num_classes", "long_connections", "stem_width", "decoder_width", "state_size", "expand"):
+            value = getattr(self, name)
+            check(isinstance(value, int), f"{name} must be a whole number, not {value!r}")
+        for name in ("msau", "ffm"):
+            value = getattr(self, name)
+            check(isinstance(value, bool), f"{name} must be true or false, not {value!r}")
         check(1 <= self.num_classes <= 255, f"num_classes must be 1 to 255, not {self.num_classes}")
         check(0 <= self.long_connections <= 3, f"long_connections must be 0 to 3, not {self.long_connections}")
         check(
@@ -65,10 +71,12 @@ class ECMNetConfig:
         check(len(self.widths) == 3, f"widths must name three stages, not {len(self.widths)}")
         check(len(self.dilations) == 3, f"dilations must name three stages, not {len(self.dilations)}")
         for width in (*self.widths, self.decoder_width):
-            check(width >= 4 and width % 2 == 0, f"widths must be even and at least 4, not {width}")
+            whole = isinstance(width, int)
+            check(whole and width >= 4 and width % 2 == 0, f"widths must be even and at least 4, not {width!r}")
         check(self.stem_width < self.widths[0] < self.widths[1], "widths must grow from the stem to 1/8")
         for stage in (*self.dilations, self.decoder_dilations):
-            check(len(stage) > 0 and min(stage) >= 1, f"dilations must be positive and not empty, not {stage}")
+            whole = len(stage) > 0 and all(isinstance(dilation, int) for dilation in stage)
+            check(whole and min(stage) >= 1, f"dilations must be whole, positive and not empty, not {stage!r}")
         check(
             not self.ffm or self.widths[2] == self.decoder_width,
             "the FFM adds the encoder's output to its own, so widths[2] must equal decoder_width",
