@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from ecmnet_app.core import Segmenter
 from ecmnet_app.core.labels import CAMVID
 from ecmnet_app.core.weights import save_weights
 from ecmnet_app.network import ECMNet, ECMNetConfig
@@ -14,17 +19,24 @@ from ecmnet_app.network import ECMNet, ECMNetConfig
 CAMVID_FOLDER = Path(__file__).parent.parent.parent / "shared" / "camvid"
 
 
+def blobs(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """A picture of soft blobs of colour: RGB uint8, shape (height, width, 3)."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
 def random_net(config: ECMNetConfig | None = None, seed: int = 0) -> ECMNet:
-    """An untrained network whose batch-norm statistics are of data, so that its activations stay bounded."""
+    """An untrained network with the batch-norm statistics of noisy blobs, without which its activations explode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = ECMNet(config).train()
-        with torch.no_grad():
-            for module in net.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
-                    module.momentum = None  # plain average of the passes
-            for _ in range(2):
-                net(torch.randn(2, 3, 64, 96))
+        pictures = torch.from_numpy(np.stack([blobs(240, 320, 1000 + i) for i in range(4)])).permute(0, 3, 1, 2)
+        noisy = (pictures + 50 * torch.randn(pictures.shape)).clamp(0, 255) / 255
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # takes the statistics as they are
+    with torch.no_grad():
+        net((noisy - 0.45) / 0.25)
     return net.eval()
 
 
@@ -34,6 +46,18 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stem = tmp_path_factory.mktemp("weights") / "tiny"
     save_weights(stem, random_net(), CAMVID, working_short_side=360)
     return stem.with_suffix(".safetensors")
+
+
+@pytest.fixture(scope="session")
+def segmenter(tiny_weights: Path) -> Segmenter:
+    """The untrained network on the CPU."""
+    return Segmenter.from_pretrained(tiny_weights, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def make_picture() -> Callable[..., NDArray[np.uint8]]:
+    """`blobs(height, width, seed=0)`, in which the untrained network sees several classes."""
+    return blobs
 
 
 @pytest.fixture(scope="session")
