@@ -21,6 +21,8 @@ MAX_PIXELS = 50_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """What is decoded. Pillow knows more, some of it through other programs; street pictures need no others."""
 
+_KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF or PPM"
+
 
 def read_image(source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
     """Decode a picture, turned as its EXIF orientation says.
@@ -37,33 +39,29 @@ def read_image(source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
     Raises:
         ImageError: the file is missing, empty, truncated, of another kind, or larger than `MAX_PIXELS`.
     """
-    if isinstance(source, bytes):
-        name, data = "the picture", source
-    else:
-        name = os.fspath(source)
-        try:
-            data = Path(source).read_bytes()
-        except OSError as error:
-            raise ImageError(f"cannot read {name}: {error.strerror or error}") from error
-    if not data:
-        raise ImageError(f"{name} is an empty file; send a {_KINDS} picture")
+    name = "the picture" if isinstance(source, bytes) else os.fspath(source)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image.width, image.height, name)
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except ImageError:
-        raise
-    except (UnidentifiedImageError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        if isinstance(error, UnidentifiedImageError):
+        file = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+    except OSError as error:
+        raise ImageError(f"cannot read {name}: {error.strerror or error}") from error
+    with file:
+        if not file.read(1):
+            raise ImageError(f"{name} is an empty file; send a {_KINDS} picture")
+        file.seek(0)
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(image.width, image.height, name)
+                if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+                    raise ImageError(f"{name} holds 32-bit values, whose range is not known; save it with 8 or 16 bits")
+                return _to_rgb(ImageOps.exif_transpose(image))
+        except ImageError:
+            raise
+        except UnidentifiedImageError as error:
             raise ImageError(f"{name} is not a picture that can be read; send a {_KINDS} picture") from error
-        raise ImageError(f"{name} is larger than the {MAX_PIXELS / 1e6:.0f} megapixels allowed") from error
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise whatever their parsing meets: OSError, SyntaxError, struct.error
-        raise ImageError(f"{name} is damaged and cannot be decoded ({error}); save or copy it again") from error
-
-
-_KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF or PPM"
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ImageError(f"{name} is larger than the {MAX_PIXELS / 1e6:.0f} megapixels allowed") from error
+        except Exception as error:  # whatever the parsing in Pillow meets: OSError, SyntaxError, struct.error, ...
+            raise ImageError(f"{name} is damaged and cannot be decoded ({error}); save or copy it again") from error
 
 
 def check_image(image: NDArray[np.uint8], name: str = "the picture") -> None:
@@ -130,14 +128,10 @@ def _check_size(width: int, height: int, name: str) -> None:
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+    if image.mode.startswith("I"):
         # Pillow clips 16-bit grey to 255 instead of scaling it. The upper byte is what it keeps of 16-bit RGB.
         grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise ImageError(
-            f"a picture of 32-bit values (mode {image.mode}) has no known range; save it with 8 or 16 bits"
-        )
     if image.mode == "P":  # through RGBA, as Pillow asks where a palette holds transparency
         image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
