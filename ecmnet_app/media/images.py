@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,29 +40,14 @@ def read_image(source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
     Raises:
         ImageError: the file is missing, empty, truncated, of another kind, or larger than `MAX_PIXELS`.
     """
-    name = "the picture" if isinstance(source, bytes) else os.fspath(source)
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), "the picture")
+    name = os.fspath(source)
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+        with open(source, "rb") as file:
+            return _decode(file, name)
     except OSError as error:
         raise ImageError(f"cannot read {name}: {error.strerror or error}") from error
-    with file:
-        if not file.read(1):
-            raise ImageError(f"{name} is an empty file; send a {_KINDS} picture")
-        file.seek(0)
-        try:
-            with Image.open(file, formats=FORMATS) as image:
-                _check_size(image.width, image.height, name)
-                if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-                    raise ImageError(f"{name} holds 32-bit values, whose range is not known; save it with 8 or 16 bits")
-                return _to_rgb(ImageOps.exif_transpose(image))
-        except ImageError:
-            raise
-        except UnidentifiedImageError as error:
-            raise ImageError(f"{name} is not a picture that can be read; send a {_KINDS} picture") from error
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise ImageError(f"{name} is larger than the {MAX_PIXELS / 1e6:.0f} megapixels allowed") from error
-        except Exception as error:  # whatever the parsing in Pillow meets: OSError, SyntaxError, struct.error, ...
-            raise ImageError(f"{name} is damaged and cannot be decoded ({error}); save or copy it again") from error
 
 
 def check_image(image: NDArray[np.uint8], name: str = "the picture") -> None:
@@ -125,6 +111,26 @@ def _check_size(width: int, height: int, name: str) -> None:
         raise ImageError(
             f"{name} is {width}x{height}, larger than the {MAX_PIXELS / 1e6:.0f} megapixels allowed; make it smaller"
         )
+
+
+def _decode(file: BinaryIO, name: str) -> NDArray[np.uint8]:
+    if not file.read(1):
+        raise ImageError(f"{name} is an empty file; send a {_KINDS} picture")
+    file.seek(0)
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            _check_size(image.width, image.height, name)
+            if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+                raise ImageError(f"{name} holds 32-bit values, whose range is not known; save it with 8 or 16 bits")
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name} is not a picture that can be read; send a {_KINDS} picture") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name} is larger than the {MAX_PIXELS / 1e6:.0f} megapixels allowed") from error
+    except Exception as error:  # whatever the parsing in Pillow meets: OSError, SyntaxError, struct.error, ...
+        raise ImageError(f"{name} is damaged and cannot be decoded ({error}); save or copy it again") from error
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
