@@ -57,7 +57,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         import ecmnet_app
 
-        parser.exit(message=f"ecmnet {ecmnet_app.__version__}\n")
+        print(f"ecmnet {ecmnet_app.__version__}")
+        parser.exit()
 
 
 def _add_command(

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import ecmnet_app
+from ecmnet_app.cli import main
+from ecmnet_app.core import CAMVID, Segmenter
+from ecmnet_app.core import weights as weights_module
+from ecmnet_app.media import read_image, write_image
+from ecmnet_app.segment_files import find_pictures
+
+MakePicture = Callable[..., NDArray[np.uint8]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_picture: MakePicture, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: photos/ with two pictures and a folder with a third."""
+    for seed, name in enumerate(["a.png", "b.jpg", "inner/a.webp"]):
+        write_image(tmp_path / "photos" / name, make_picture(64, 96, seed))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def segment(weights: Path, *arguments: str) -> int:
+    return main(["segment", *arguments, "--weights", str(weights), "--device", "cpu"])
+
+
+def test_a_picture_gets_an_overlay_a_mask_and_a_record(folder: Path, tiny_weights: Path) -> None:
+    assert segment(tiny_weights, "photos/b.jpg", "--out", "out", "--opacity", "0.25", "--threshold", "0.2") == 0
+    assert files(folder / "out") == ["b.json", "b_mask.png", "b_overlay.jpg"]
+
+    image = read_image("photos/b.jpg")
+    segmenter = Segmenter.from_pretrained(tiny_weights, device="cpu")
+    answer = segmenter.predict(image, threshold=0.2)
+    with Image.open("out/b_mask.png") as mask:
+        assert np.asarray(mask).tobytes() == answer.labels.tobytes()
+    difference = read_image("out/b_overlay.jpg").astype(int) - answer.overlay(image, 0.25)
+    assert np.abs(difference).mean() < 8  # of the JPEG
+
+    record = json.loads((folder / "out/b.json").read_text())
+    assert record["version"] == ecmnet_app.__version__
+    assert record["picture"] == "photos/b.jpg"
+    assert (record["width"], record["height"]) == (96, 64)
+    assert record["weights"] == {"name": "tiny", "sha256": segmenter.weights.sha256}
+    assert (record["device"], record["engine"]) == ("cpu", "eager")
+    assert record["settings"] == {"resolution": None, "tile": False, "threshold": 0.2}
+    assert record["mean_confidence"] == pytest.approx(answer.confidence.mean(), rel=1e-5)
+    assert [c["id"] for c in record["classes"]] == [*range(11), 255]
+    assert {c["name"]: c["area"] for c in record["classes"]} == answer.areas()
+    assert record["classes"][3]["color"] == [128, 64, 128]
+
+
+def test_a_folder_is_taken_with_its_folders_and_keeps_names_apart(folder: Path, tiny_weights: Path) -> None:
+    (folder / "photos/notes.txt").write_text("no picture")
+    assert segment(tiny_weights, "photos", "--out", "photos/out") == 0
+    expected = ["a.json", "b.json", "inner/a.json"]
+    assert [name for name in files(folder / "photos/out") if name.endswith(".json")] == expected
+    before = files(folder / "photos/out")
+    assert segment(tiny_weights, "photos", "--out", "photos/out") == 0  # answers are not taken for pictures
+    assert files(folder / "photos/out") == before
+
+
+def test_one_bad_file_is_reported_and_the_rest_are_done(
+    folder: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "photos/b.jpg").write_bytes((folder / "photos/b.jpg").read_bytes()[:300])
+    write_image("photos/dot.png", np.zeros((1, 1, 3), np.uint8))
+    (folder / "empty").mkdir()
+    assert segment(tiny_weights, "photos", "none.jpg", "*.xyz", "empty", "--out", "out") == 1
+    assert [name for name in files(folder / "out") if name.endswith(".json")] == [
+        "photos/a.json",
+        "photos/inner/a.json",
+    ]
+    output = capsys.readouterr()
+    assert "2 segmented to out, 5 failed" in output.out
+    messages = [line for line in output.err.splitlines() if line.startswith("ecmnet: ")]
+    assert len(messages) == 5
+    for part in (
+        "b.jpg is damaged",
+        "dot.png: the picture is 1x1",
+        "cannot read none.jpg: No such file",
+        "no file matches *.xyz",
+        "empty holds no pictures",
+    ):
+        assert sum(part in message for message in messages) == 1, part
+
+
+@pytest.mark.parametrize(
+    ("inputs", "stems"),
+    [
+        (["photos/a.png"], ["a"]),
+        (["photos/a.png", "photos/b.jpg"], ["a", "b"]),
+        (["photos/inner/a.webp", "photos/a.png"], ["inner/a", "a"]),
+        (["photos/a.png", "./photos/../photos/a.png", "photos"], ["a", "b", "inner/a"]),
+        (["photos/*.png"], ["a"]),
+        (["photos/**/*.*"], ["a", "b", "inner/a"]),
+        (["photos/[ab].*"], ["a", "b"]),
+    ],
+)
+def test_stems_mirror_the_folders(folder: Path, inputs: list[str], stems: list[str]) -> None:
+    jobs, problems = find_pictures(inputs, Path("out"))
+    assert problems == []
+    assert [str(job.stem) for job in jobs] == [f"out/{stem}" for stem in stems]
+
+
+def test_pictures_of_one_folder_that_differ_in_suffix_stay_apart(folder: Path) -> None:
+    for name in ("a.jpg", "a.jpg.png", "a[1].png"):
+        (folder / "photos" / name).touch()
+    jobs, _ = find_pictures(["photos/a.png", "photos/a.jpg", "photos/a.jpg.png", "photos/a[1].png"], Path("out"))
+    assert [str(job.stem) for job in jobs] == ["out/a.png", "out/a.jpg", "out/a.jpg_", "out/a[1]"]
+    answers = [path for job in jobs for path in job.answers]
+    assert len(set(answers)) == len(answers)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["photos", "--out", "photos"], "is the folder of the pictures itself"),
+        (["photos/x.jpg", "photos/x_mask.png", "--out", "photos"], "would overwrite the picture photos/x_mask.png"),
+        (["photos/a.png", "--out", "photos/b.jpg"], "cannot make the folder --out photos/b.jpg"),
+        (["photos/a.png", "--weights", "none"], "no weights 'none'"),
+        (["photos/a.png", "--device", "toaster"], "no device 'toaster'"),
+        (["photos/a.png", "--engine", "steam"], "no engine 'steam'"),
+        (["photos/a.png", "--threads", "0"], "threads must be at least 1"),
+        (["photos/a.png", "--resolution", "5"], "resolution must be at least 32"),
+        (["photos/a.png", "--threshold", "2"], "threshold must be 0 to 1"),
+        (["photos/a.png", "--opacity", "2"], "opacity must be 0 to 1"),
+        (["photos/a.png", "--tile", "--resolution", "99"], "exclude each other"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_exit_code_2(
+    folder: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    write_image("photos/x.jpg", np.zeros((64, 64, 3), np.uint8))
+    write_image("photos/x_mask.png", np.zeros((64, 64, 3), np.uint8))
+    before = files(folder)
+    assert main(["segment", "--weights", str(tiny_weights), "--device", "cpu", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ecmnet: ")
+    assert error.count("\n") == 1
+    assert reason in error
+    assert files(folder) == before
+
+
+def test_tiles_and_resolution_reach_the_network(folder: Path, tiny_weights: Path) -> None:
+    assert segment(tiny_weights, "photos/a.png", "--resolution", "48", "--out", "small") == 0
+    assert segment(tiny_weights, "photos/a.png", "--tile", "--out", "tiles") == 0
+    segmenter = Segmenter.from_pretrained(tiny_weights, device="cpu")
+    image = read_image("photos/a.png")
+    for name, answer in [("small", segmenter.predict(image, 48)), ("tiles", segmenter.predict(image, tile=True))]:
+        with Image.open(f"{name}/a_mask.png") as mask:
+            assert np.array_equal(np.asarray(mask), answer.labels)
+
+
+def test_info_names_version_devices_and_weights(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(weights_module, "PACKAGE_FOLDER", tiny_weights.parent)
+    assert main(["info"]) == 0
+    output = capsys.readouterr().out
+    for part in (f"ecmnet-app {ecmnet_app.__version__}", "cpu: ", "eager", "tiny: 871,", "11 classes of CamVid"):
+        assert part in output
+
+
+def test_info_says_which_weights_are_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(weights_module, "PACKAGE_FOLDER", tmp_path)
+    (tmp_path / "bad.safetensors").write_bytes(b"")
+    (tmp_path / "bad.json").write_text("{}")
+    assert main(["info"]) == 2
+    assert "bad.json is of format None" in capsys.readouterr().out
+
+
+def test_the_audit_names_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--audit"]) == 0
+    output = capsys.readouterr().out
+    for row in ("baseline", "A1", "B2", "C3", "871.11"):
+        assert row in output
+
+
+def test_evaluate_prints_a_table_or_json(
+    tmp_path: Path, make_picture: MakePicture, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        write_image(tmp_path / f"camvid/test/d_{i}.png", make_picture(64, 96, i))
+        (tmp_path / "camvid/testannot").mkdir(exist_ok=True)
+        labels = rng.integers(0, 12, (64, 96), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / f"camvid/testannot/d_{i}.png"), labels)
+    arguments = ["evaluate", str(tmp_path / "camvid"), "--weights", str(tiny_weights), "--device", "cpu"]
+    assert main(arguments) == 0
+    assert "mIoU" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["scores"]["pictures"] == 2
+    assert set(found["scores"]["per_class"]) == set(CAMVID.names)
+    assert main(["evaluate", str(tmp_path / "none"), "--weights", str(tiny_weights)]) == 2
+
+
+def run(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "ecmnet_app", *arguments]
+
+
+def test_help_shows_examples_and_needs_no_torch() -> None:
+    for command in ("segment", "evaluate", "info"):
+        found = subprocess.run(run(command, "--help"), capture_output=True, text=True, check=True)
+        assert f"examples:\n  ecmnet {command}" in found.stdout
+    code = "import sys, ecmnet_app.cli; ecmnet_app.cli.make_parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    found = subprocess.run(run("--version"), capture_output=True, text=True, check=True)
+    assert found.stdout == f"ecmnet {ecmnet_app.__version__}\n"
+
+
+def test_a_cold_run_is_fast_and_a_large_picture_small_in_memory(
+    tmp_path: Path, make_picture: MakePicture, tiny_weights: Path
+) -> None:
+    """1920x1080 in 2 GB and 10 s of two cores, in processor time, which other programs do not lengthen."""
+    write_image(tmp_path / "large.jpg", make_picture(1080, 1920))
+    code = (
+        "import resource, sys\n"
+        "from ecmnet_app.cli import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "usage = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "assert not {'gradio', 'matplotlib', 'ecmnet_app.training', 'ecmnet_app.ui'} & set(sys.modules)\n"
+        "print(usage.ru_maxrss, usage.ru_utime + usage.ru_stime)\n"
+    )
+    arguments = ["segment", str(tmp_path / "large.jpg"), "--out", str(tmp_path), "--weights", str(tiny_weights)]
+    found = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--device", "cpu"], capture_output=True, text=True, check=True
+    )
+    kilobytes, seconds = map(float, found.stdout.split()[-2:])
+    assert kilobytes < 2_000_000
+    assert seconds < 20
+    assert read_image(tmp_path / "large_mask.png").shape == (1080, 1920, 3)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_leaves_whole_files_only(tmp_path: Path, make_picture: MakePicture, tiny_weights: Path) -> None:
+    for i in range(200):
+        write_image(tmp_path / f"photos/{i:03}.jpg", make_picture(120, 160, i))
+    out = tmp_path / "out"
+    arguments = ["segment", str(tmp_path / "photos"), "--out", str(out), "--weights", str(tiny_weights)]
+    process = subprocess.Popen(run(*arguments, "--device", "cpu"), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("*.json"))) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    found = list(out.iterdir())
+    assert 9 <= len(found) < 600
+    for path in found:
+        if path.suffix == ".json":
+            assert json.loads(path.read_text())["width"] == 160
+        else:
+            assert read_image(path).shape == (120, 160, 3)
