@@ -1,0 +1,83 @@
+"""`python -m ecmnet_app.gradio`: parse the arguments, build the page, serve it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from ecmnet_app.errors import EcmnetError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until Ctrl-C. The exit code is 1 where the page cannot be served, and standard error says why."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that `kill` leaves no files behind either
+    try:
+        _serve(options)
+    except EcmnetError as error:
+        print(f"ecmnet_app.gradio: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print()
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> None:
+    with contextlib.ExitStack() as stack:
+        # Uploads go to a folder of this process alone, which is gone when it ends: gradio's own default is one folder
+        # for all users of a machine. It reads the name when it is imported, hence the imports below.
+        os.environ["GRADIO_TEMP_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="ecmnet-"))
+        from ecmnet_app.core import Segmenter
+        from ecmnet_app.core.stream import StreamWorker
+        from ecmnet_app.ui import build
+        from ecmnet_app.ui.server import create_app, listen, serve
+
+        listener = stack.enter_context(listen(options.host, options.port))  # first: a busy port is said at once
+        segmenter = Segmenter.from_pretrained(options.weights, options.device, options.engine)
+        worker = stack.enter_context(StreamWorker(segmenter.predict_batch))
+        app = create_app(build(segmenter, worker), options.auth, options.root_path, options.max_upload_mb)
+        serve(app, listener, options.ssl_certfile, options.ssl_keyfile)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ecmnet_app.gradio",
+        description="Serve the page in which street pictures are segmented.",
+        epilog="Only this machine can reach the page unless --host says otherwise; give it --auth and TLS then.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
+    parser.add_argument("--port", type=int, default=7860, help="0 for any that is free")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--engine", default="auto", help="what runs the network")
+    parser.add_argument("--weights", default="default", help="a name, or the path of a .safetensors file")
+    parser.add_argument("--auth", type=_user_and_password, metavar="USER:PASSWORD", help="ask for this login")
+    parser.add_argument("--ssl-certfile", metavar="FILE", help="serve https with this certificate (PEM)")
+    parser.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where the certificate's file does not hold it")
+    parser.add_argument("--root-path", metavar="PATH", help="where a proxy serves the page, such as /ecmnet")
+    parser.add_argument("--max-upload-mb", type=_positive, default=50, metavar="N", help="refuse larger files")
+    return parser
+
+
+def _user_and_password(text: str) -> tuple[str, str]:
+    user, colon, password = text.partition(":")
+    if not (user and colon and password):
+        raise argparse.ArgumentTypeError("must be USER:PASSWORD, neither of them empty")
+    return user, password
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The page: one module a tab, put together here."""
+
+from __future__ import annotations
+
+import html
+
+import gradio as gr
+
+from ecmnet_app.core import Segmenter
+from ecmnet_app.core.stream import StreamWorker
+from ecmnet_app.ui import picture
+
+__all__ = ["build"]
+
+
+def build(segmenter: Segmenter, worker: StreamWorker) -> gr.Blocks:
+    """The page, for `ui.server.create_app` to serve.
+
+    Args:
+        segmenter: whose weights the page describes.
+        worker: runs `segmenter.predict_batch` for every viewer.
+    """
+    with gr.Blocks(title="ECMNet: every pixel named", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+        gr.HTML(_HEADER, apply_default_css=False)
+        with gr.Tabs(), gr.Tab("Picture"):
+            picture.build_tab(segmenter, worker)
+        gr.HTML(_footer(segmenter), apply_default_css=False)
+    return page.queue(max_size=64, default_concurrency_limit=4)
+
+
+_HEADER = """
+<header class="page-header">
+  <svg viewBox="0 0 32 32" aria-hidden="true">
+    <path fill="#a9b4c6" d="M0 0h32v32H0z"/><path fill="#a2423d" d="M0 4l10 6v8L0 22z"/>
+    <path fill="#7f8f3a" d="M32 2l-9 8v8l9 4z"/><path fill="#4b3fd0" d="M0 20l11-4-4 16H0zM32 20l-11-4 4 16h7z"/>
+    <path fill="#80408a" d="M11 16h10l6 16H5z"/>
+  </svg>
+  <div>
+    <h1>ECMNet</h1>
+    <p>Drop in a street picture and see every pixel named. No picture leaves this server.</p>
+  </div>
+</header>
+"""
+
+
+def _footer(segmenter: Segmenter) -> str:
+    weights = segmenter.weights
+    facts = f"Weights “{weights.name}” · {len(weights.label_set)} classes · runs on {segmenter.engine.device}"
+    return f'<footer class="page-footer">{html.escape(facts)}</footer>'

@@ -1,0 +1,118 @@
+"""The Picture tab: one picture in, every pixel named, and the same as an end point for programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.processing_utils import save_bytes_to_cache
+from numpy.typing import NDArray
+
+from ecmnet_app.core import Segmenter
+from ecmnet_app.core.stream import Answer, StreamWorker
+from ecmnet_app.errors import EcmnetError, ImageError
+from ecmnet_app.media.images import read_image
+from ecmnet_app.ui.viewer import encode_mask, error_view, make_viewer, picture_view
+
+__all__ = ["EXAMPLES_FOLDER", "build_tab"]
+
+EXAMPLES_FOLDER = Path(__file__).parent / "examples"
+
+
+def build_tab(segmenter: Segmenter, worker: StreamWorker) -> None:
+    """Add the tab's components and end point to the page that is being built."""
+    short_side = segmenter.weights.working_short_side
+
+    # Both functions take the upload as it came (`preprocess=False`), for our one decoder to read.
+
+    def run(upload: dict[str, Any], resolution: int | None) -> tuple[NDArray[np.uint8], Answer]:
+        image = read_image(Path(upload["path"]).read_bytes())  # bytes: no message tells of the server's folders
+        with worker.open() as source:
+            return image, source.submit(image, resolution=resolution).result()
+
+    def show(upload: dict[str, Any] | None, resolution: int) -> dict[str, Any] | None:
+        if upload is None:
+            return None
+        try:
+            image, answer = run(upload, resolution)
+            return picture_view(image, answer, name=Path(upload["path"]).stem)
+        except EcmnetError as error:
+            return error_view(error)
+
+    def segment(picture: dict[str, Any] | None, resolution: int | None = None) -> tuple[str, dict[str, float]]:
+        """Name every pixel of a picture.
+
+        Args:
+            picture: the file.
+            resolution: short side, in pixels, that the network sees; that of the weights if left out.
+
+        Returns:
+            An index PNG of class ids with their palette, and the share of the picture that each class covers.
+        """
+        try:
+            if picture is None:
+                raise ImageError("there is no picture; send one as a file")
+            segmentation = run(picture, resolution)[1].segmentation
+        except EcmnetError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        name = f"{Path(picture['path']).stem}-mask.png"
+        return save_bytes_to_cache(encode_mask(segmentation), name, mask.GRADIO_CACHE), segmentation.areas()
+
+    with gr.Row(elem_classes="picture-tab"):
+        with gr.Column():
+            picture = gr.Image(
+                label="Picture",
+                show_label=False,
+                sources=["upload", "clipboard", "webcam"],
+                webcam_options=gr.WebcamOptions(mirror=False),
+                placeholder="Drop a picture\nor click to choose one",
+                buttons=[],
+                height=300,
+                elem_id="picture",
+            )
+            _take_uploads_only(picture)
+            if examples := sorted(EXAMPLES_FOLDER.glob("*.jpg")):
+                gr.Examples([str(path) for path in examples], picture, label="Or try one of these", elem_id="examples")
+        with gr.Column():
+            viewer = make_viewer(elem_id="viewer")
+        with gr.Column():
+            resolution = gr.Radio(
+                choices=[(f"{side} px", side) for side in (short_side, short_side * 3 // 2, short_side * 2)],
+                value=short_side,
+                label="Resolution",
+                info="Short side that the network sees. More is finer and slower.",
+                elem_id="resolution",
+            )
+    gr.on(
+        [picture.change, resolution.change],
+        show,
+        [picture, resolution],
+        viewer,
+        trigger_mode="always_last",
+        show_progress_on=viewer,
+        preprocess=False,
+        api_visibility="private",
+    )
+
+    side = gr.Number(None, label="resolution", precision=0, visible=False)
+    mask = gr.File(label="mask", visible=False)
+    areas = gr.JSON(label="areas", visible=False)
+    gr.Button(visible=False).click(segment, [picture, side], [mask, areas], api_name="segment", preprocess=False)
+
+
+def _take_uploads_only(picture: gr.Image) -> None:
+    """Refuse addresses of pictures, which gradio would fetch: this server calls no other."""
+    move = picture.async_move_resource_to_block_cache
+
+    async def move_upload(path: str | Path | None) -> str | None:
+        if str(path).startswith(("http://", "https://")):
+            raise gr.Error("send the picture itself, not its address", print_exception=False)
+        return await move(path)
+
+    picture.async_move_resource_to_block_cache = move_upload  # type: ignore[method-assign, assignment]
+    # What the documentation of the API shows, in place of an address.
+    picture.example_value = lambda: "street.jpg"  # type: ignore[method-assign]
+    example = {"path": "street.jpg", "meta": {"_type": "gradio.FileData"}}
+    picture.example_payload = lambda: example  # type: ignore[method-assign]

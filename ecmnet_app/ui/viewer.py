@@ -1,0 +1,106 @@
+"""The viewer: a picture under its classes, with a before/after slider, opacity, a legend and the mask to take along.
+
+It is one HTML component whose script draws everything from one value: the slider, the opacity and the names under the
+pointer answer at once, ask nothing of the server, and leave no file on it.
+"""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import gradio as gr
+import numpy as np
+from numpy.typing import NDArray
+
+from ecmnet_app.core import UNLABELLED, Segmentation
+from ecmnet_app.core.stream import Answer
+from ecmnet_app.errors import EcmnetError
+from ecmnet_app.media.images import write_image
+
+__all__ = ["STATIC_FOLDER", "encode_mask", "error_view", "make_viewer", "picture_view"]
+
+LONGEST_SIDE = 1920
+"""Of the picture as shown, in pixels; the mask keeps the size of the picture that was sent."""
+
+STATIC_FOLDER = Path(__file__).parent / "static"
+
+
+def make_viewer(**kwargs: Any) -> gr.HTML:
+    """The component. Its value is a `picture_view`, an `error_view`, or None for nothing yet."""
+    return gr.HTML(
+        value=None,
+        html_template=(STATIC_FOLDER / "viewer.html").read_text("utf-8"),
+        css_template=(STATIC_FOLDER / "viewer.css").read_text("utf-8"),
+        js_on_load=(STATIC_FOLDER / "viewer.js").read_text("utf-8"),
+        apply_default_css=False,
+        **kwargs,
+    )
+
+
+def picture_view(image: NDArray[np.uint8], answer: Answer, name: str) -> dict[str, Any]:
+    """What the viewer shows of an answered picture.
+
+    Args:
+        image: the picture, RGB uint8. Shape: (H, W, 3).
+        answer: to that picture.
+        name: of the picture, for the mask's file name.
+
+    Raises:
+        EcmnetError: the answer holds one.
+    """
+    segmentation = answer.segmentation
+    height, width = image.shape[:2]
+    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    shown = cv2.resize(
+        image, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+    )
+    areas = segmentation.areas()
+    ids = {label.name: label.id for label in segmentation.label_set.labels}
+    palette = segmentation.label_set.palette
+    return {
+        "picture": _data_url("image/jpeg", _encode_jpeg(shown)),
+        "mask": _data_url("image/png", encode_mask(segmentation)),
+        "mask_name": f"{name}-mask.png",
+        "width": shown.shape[1],
+        "height": shown.shape[0],
+        "note": f"{width}\u00d7{height} in {answer.age:.1f} s",
+        "classes": [
+            {
+                "id": ids.get(class_name, UNLABELLED),
+                "name": class_name,
+                "color": palette[ids.get(class_name, UNLABELLED)].tolist(),
+                "area": area,
+            }
+            for class_name, area in sorted(areas.items(), key=lambda item: -item[1])
+            if class_name in ids or area > 0
+        ],
+    }
+
+
+def error_view(error: EcmnetError) -> dict[str, Any]:
+    """What the viewer shows in place of a picture that could not be segmented."""
+    message = str(error)
+    return {"error": message[:1].upper() + message[1:] + "."}
+
+
+def encode_mask(segmentation: Segmentation) -> bytes:
+    """The bytes that `Segmentation.save` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mask.png"
+        segmentation.save(path)
+        return path.read_bytes()
+
+
+def _encode_jpeg(image: NDArray[Any]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "picture.jpg"
+        write_image(path, image)
+        return path.read_bytes()
+
+
+def _data_url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
