@@ -112,9 +112,9 @@ class Weights:
             check(not (lacks := _METRIC - metric.keys()), f"a metric lacks {', '.join(sorted(lacks))}")
         check(self.training.keys() == {"data", "recipe"}, "training must hold data and recipe, and nothing else")
         for source in self.training["data"]:
+            check(isinstance(source, Mapping), f"the training's data must be objects, not {type(source).__name__}")
             check(
-                isinstance(source, Mapping) and source.keys() == _DATA_SOURCE,
-                f"each of the training's data must hold {', '.join(sorted(_DATA_SOURCE))}, and nothing else",
+                not (lacks := _DATA_SOURCE - source.keys()), f"a set of training data lacks {', '.join(sorted(lacks))}"
             )
 
     def build(self) -> ECMNet:

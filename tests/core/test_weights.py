@@ -55,7 +55,10 @@ def rewrite_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], obje
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     config = ECMNetConfig.named("A2")
     net = ECMNet(config).eval()
-    training = {"data": [{"name": "CamVid", "terms": "research", "source": "a page"}], "recipe": {"steps": 3}}
+    training = {
+        "data": [{"name": "CamVid", "terms": "research", "source": "a page", "split": "train"}],
+        "recipe": {"steps": 3},
+    }
     saved = save_weights(
         tmp_path / "v1.2",  # a dot in the name is no suffix
         net,
@@ -143,7 +146,7 @@ def set_to(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_to("metrics", value=[{"miou": 1}]), "a metric lacks command, dataset, date"),
         (set_to("metrics", value=[1]), "metrics must be objects"),
         (set_to("training", value={}), "training must hold data and recipe"),
-        (set_to("training", "data", value=[{"name": "CamVid"}]), "name, source, terms"),
+        (set_to("training", "data", value=[{"name": "CamVid"}]), "a set of training data lacks source, terms"),
         (set_to("sha256", value="0" * 64), "does not belong to tiny.json: .*copy both files again"),
     ],
 )
