@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ecmnet_app.core import Segmenter
 from ecmnet_app.core.labels import CAMVID
-from ecmnet_app.core.weights import save_weights
+from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD, save_weights
 from ecmnet_app.network import ECMNet, ECMNetConfig
 
 CAMVID_FOLDER = Path(__file__).parent.parent.parent / "shared" / "camvid"
@@ -36,7 +36,8 @@ def random_net(config: ECMNetConfig | None = None, seed: int = 0) -> ECMNet:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # takes the statistics as they are
     with torch.no_grad():
-        net((noisy - 0.45) / 0.25)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        net((noisy - mean) / std)
     return net.eval()
 
 

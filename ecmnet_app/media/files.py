@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
+import threading
 from pathlib import Path
 
 __all__ = ["write_atomically"]
@@ -18,19 +17,10 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, passing = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    passing = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(passing, 0o666 & ~_umask())
+        passing.write_bytes(data)
         os.replace(passing, path)
     except BaseException:  # Ctrl-C as well
-        with contextlib.suppress(OSError):
-            os.unlink(passing)
+        passing.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
