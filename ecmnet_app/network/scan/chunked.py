@@ -55,9 +55,9 @@ def linear_recurrence(log_decay: Tensor, b: Tensor) -> Tensor:
     length = b.shape[-1]
     if length <= BLOCK:
         return _within(log_decay, b)
-    padding = -length % BLOCK
-    log_decay = F.pad(log_decay, (0, padding)).unflatten(-1, (-1, BLOCK))
-    b = F.pad(b, (0, padding)).unflatten(-1, (-1, BLOCK))
+    if padding := -length % BLOCK:
+        log_decay, b = F.pad(log_decay, (0, padding)), F.pad(b, (0, padding))
+    log_decay, b = log_decay.unflatten(-1, (-1, BLOCK)), b.unflatten(-1, (-1, BLOCK))
     h = _within(log_decay, b)
     total = log_decay.cumsum(-1)
     ends = linear_recurrence(total[..., -1], h[..., -1])
