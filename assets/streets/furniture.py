@@ -54,8 +54,7 @@ def sign(palette: Palette, kind: str = "limit", height: float = 2.5) -> bpy.type
     if kind == "limit":
         _disc(m, 0.3, height, -0.06, red)
         _disc(m, 0.22, height, -0.064, white)
-        for x in (-0.1, 0.04):
-            m.box((x - 0.03, -0.07, height - 0.11), (x + 0.07, -0.066, height + 0.11), black)
+        m.letters("30", (0.0, -0.068, height - 0.11), 0.3, black)
     elif kind == "warning":
         _disc(m, 0.42, height, -0.06, red, 3, math.pi / 2)
         _disc(m, 0.27, height, -0.064, white, 3, math.pi / 2)

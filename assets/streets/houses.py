@@ -211,7 +211,7 @@ class Builder:
         m.box((0, -0.16, head), (width, 0.3, top), wood)
         m.box((-0.02, -0.28, top), (width + 0.02, 0.05, top + 0.1), self.stone)
         letters = self.palette.plain(srgb(r.choice(("e8e0c8", "d8b860", "f0f0ea"))), 0.5)
-        self.lettering(r.choice(NAMES), width / 2, -0.175, head + 0.2, min(0.42, 1.1 * width / 15 + 0.1), letters)
+        m.letters(r.choice(NAMES), (width / 2, -0.175, head + 0.2), min(0.42, 1.1 * width / 15 + 0.1), letters)
         if r.random() < 0.45:  # an awning
             stripes = self.palette.plain(srgb(r.choice(("8a2a24", "2a5a44", "c9bfa4", "2c3a5c"))), 0.9)
             a, b = (0.25, -0.16, head + 0.02), (width - 0.25, -1.25, head - 0.55)
@@ -219,18 +219,6 @@ class Builder:
             m.face(
                 [(a[0], b[1], b[2] - 0.2), (b[0], b[1], b[2] - 0.2), (b[0], b[1], b[2]), (a[0], b[1], b[2])], stripes
             )
-
-    def lettering(self, text: str, x: float, y: float, z: float, size: float, material: bpy.types.Material) -> None:
-        """Raised letters in Blender's own font, centred on x."""
-        curve = bpy.data.curves.new("letters", "FONT")
-        curve.body, curve.size, curve.align_x, curve.resolution_u = text, size, "CENTER", 2
-        holder = bpy.data.objects.new("letters", curve)
-        flat = holder.to_mesh()
-        for polygon in flat.polygons:
-            points = [flat.vertices[i].co for i in polygon.vertices]
-            self.mesh.face([(x + p.x, y, z + p.y) for p in points], material)
-        holder.to_mesh_clear()
-        bpy.data.objects.remove(holder)
 
     def build(self, name: str) -> bpy.types.Object:
         return self.mesh.build(name, Class.BUILDING)

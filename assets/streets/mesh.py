@@ -100,6 +100,19 @@ class Mesh:
                 n = (k + 1) % sides
                 self.face([low[k], low[n], high[n], high[k]], material)
 
+    def letters(self, text: str, at: Point, size: float, material: bpy.types.Material) -> None:
+        """Flat letters in Blender's own font, looking to -y, centred above `at`."""
+        curve = bpy.data.curves.new("letters", "FONT")
+        curve.body, curve.size, curve.align_x, curve.resolution_u = text, size, "CENTER", 2
+        holder = bpy.data.objects.new("letters", curve)
+        flat = holder.to_mesh()
+        x, y, z = at
+        for polygon in flat.polygons:
+            corners = (flat.vertices[i].co for i in polygon.vertices)
+            self.face([(x + c.x, y, z + c.y) for c in corners], material)
+        holder.to_mesh_clear()
+        bpy.data.objects.remove(holder)
+
     def build(self, name: str, label: Class, smooth: bool = False) -> bpy.types.Object:
         """The finished object, linked to the scene, every pixel of it labelled `label`."""
         data = bpy.data.meshes.new(name)
