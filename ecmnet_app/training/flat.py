@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = ["FlatParameters"]
+
+ALIGNMENT = 4
+"""Elements: every parameter starts at a multiple of 16 bytes, which compiled kernels take for granted."""
 
 _SCAN_PARAMETERS = ("A_log", "D", "dt_bias", "dt_proj")
 
@@ -48,12 +52,13 @@ class FlatParameters:
 
 
 def _views(vector: Tensor, group: Sequence[nn.Parameter]) -> list[Tensor]:
-    runs = vector.split([p.numel() for p in group])
-    return [_unflatten(run, p.shape) for run, p in zip(runs, group, strict=True)]
+    runs = vector.split([p.numel() + -p.numel() % ALIGNMENT for p in group])
+    return [_unflatten(run[: p.numel()], p.shape) for run, p in zip(runs, group, strict=True)]
 
 
 def _flatten(t: Tensor) -> Tensor:
-    return t.permute(0, 2, 3, 1).reshape(-1) if t.ndim == 4 else t.reshape(-1)
+    run = t.permute(0, 2, 3, 1).reshape(-1) if t.ndim == 4 else t.reshape(-1)
+    return F.pad(run, (0, -run.numel() % ALIGNMENT)) if run.numel() % ALIGNMENT else run
 
 
 def _unflatten(run: Tensor, shape: torch.Size) -> Tensor:
