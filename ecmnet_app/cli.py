@@ -40,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_segment_parser(commands)
+    add_train_parser(commands)
     add_evaluate_parser(commands)
     add_info_parser(commands)
     return parser
@@ -145,6 +146,62 @@ def run_segment(args: argparse.Namespace) -> int:
     return FILES_FAILED if failed else DONE
 
 
+def add_train_parser(commands: Commands[argparse.ArgumentParser]) -> None:
+    """`ecmnet train`."""
+    parser = _add_command(
+        commands,
+        "train",
+        "Train a network by a recipe",
+        "  ecmnet train --recipe camvid --data camvid=data/camvid --out runs/camvid --compile\n"
+        "  ecmnet train --recipe camvid --data camvid=data/camvid --out runs/camvid --compile --resume\n"
+        "  torchrun --nproc-per-node 2 -m ecmnet_app train --recipe mine.toml --data camvid=data/camvid --out runs/a",
+    )
+    parser.add_argument("--recipe", required=True, metavar="NAME|FILE", help="one of the package's, or a TOML file")
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        type=_named_folder,
+        metavar="NAME=DIR",
+        help="folder of a data set that the recipe names; once for each",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the checkpoint, log.csv, curves.png, predictions.png and the weights",
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="steps instead of the recipe's")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed instead of the recipe's")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the blocks: minutes at the start, then a faster step"
+    )
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    parser.set_defaults(run=run_train)
+
+
+def _named_folder(text: str) -> tuple[str, Path]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder):
+        raise argparse.ArgumentTypeError(f"write NAME=DIR, such as camvid=data/camvid, not {text!r}")
+    return name, Path(folder)
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Train, and say where the weights are."""
+    from ecmnet_app.training.recipe import load_recipe
+    from ecmnet_app.training.train import train
+
+    overrides = {name: value for name in ("steps", "seed") if (value := getattr(args, name)) is not None}
+    recipe = load_recipe(args.recipe, **overrides)
+    weights = train(recipe, dict(args.data), args.out, args.device, resume=args.resume, compile=args.compile)
+    if weights is not None:
+        print(f"weights: {weights}.safetensors and {weights.name}.json")
+    return DONE
+
+
 def add_evaluate_parser(commands: Commands[argparse.ArgumentParser]) -> None:
     """`ecmnet evaluate`."""
     parser = _add_command(
@@ -158,13 +215,16 @@ def add_evaluate_parser(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument("--split", default="test", help="test, val, train, or several joined by + (test)")
     parser.add_argument("--only", metavar="PREFIXES", help="score only pictures whose names start so, comma separated")
     parser.add_argument("--leave-out", metavar="PREFIXES", help="leave out pictures whose names start so")
+    parser.add_argument("--classes", metavar="NAMES", help="score these classes alone, comma separated")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--record", action="store_true", help="keep the scores in the weights' JSON as well")
     _add_model_arguments(parser)
     parser.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """Print the table of the model card."""
+    from ecmnet_app.core.weights import record_metric
     from ecmnet_app.training.evaluate import evaluate
 
     result = evaluate(
@@ -177,7 +237,10 @@ def run_evaluate(args: argparse.Namespace) -> int:
         threads=args.threads,
         leave_out=args.leave_out,
         only=args.only,
+        classes=args.classes.split(",") if args.classes else None,
     )
+    if args.record:
+        record_metric(args.weights, result.metric())
     print(result.to_json() if args.json else result.table())
     return DONE
 

@@ -22,7 +22,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ __all__ = [
     "Weights",
     "available_weights",
     "load_weights",
+    "record_metric",
     "save_weights",
 ]
 
@@ -243,13 +244,31 @@ def save_weights(
         sha256=hashlib.sha256(data).hexdigest(),
         tensors=tensors,
     )
-    card = json.dumps(weights.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    try:
-        write_atomically(stem.with_name(stem.name + ".safetensors"), data)
-        write_atomically(stem.with_name(stem.name + ".json"), card.encode())
-    except OSError as error:
-        raise WeightsError(f"cannot write weights to {stem}: {error.strerror or error}") from error
+    _write(stem.with_name(stem.name + ".safetensors"), data)
+    _write_card(stem.with_name(stem.name + ".json"), weights)
     return weights
+
+
+def record_metric(name_or_path: str | os.PathLike[str], metric: Mapping[str, Any]) -> None:
+    """Keep a score in the JSON of weights, in place of an older one found by the same command.
+
+    Raises:
+        WeightsError: there are no such weights, or their JSON cannot be written.
+    """
+    weights = load_weights(name_or_path)
+    others = [kept for kept in weights.metrics if kept.get("command") != metric.get("command")]
+    _write_card(_resolve(name_or_path).with_suffix(".json"), replace(weights, metrics=(*others, metric)))
+
+
+def _write_card(path: Path, weights: Weights) -> None:
+    _write(path, (json.dumps(weights.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise WeightsError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
