@@ -10,10 +10,12 @@ from torch import Tensor
 __all__ = ["is_available", "selective_scan"]
 
 
-@torch.compiler.assume_constant_result  # compilers cannot trace an import that may fail
 def is_available() -> bool:
     """Whether mamba-ssm imports; it needs CUDA to be built."""
     return _imports()
+
+
+torch.compiler.assume_constant_result(is_available)  # compilers cannot trace an import that may fail
 
 
 @cache
