@@ -270,7 +270,7 @@ def avenue() -> World:
     m.build("markings", ground.Class.ROAD)
     ground.patch(w.palette, w.path, (6, 18), (-3.0, -2.0), (0.055, 0.055, 0.056))
     for side in (-1, 1):
-        w.houses(side, (-14, 220), lambda p, r, x: terrace(p, r, x, 2, 0.5), (7.0, 9.5), setback=5.5)
+        w.houses(side, (-14, 220), lambda p, r, x: terrace(p, r, x, 2, 0.0), (7.0, 9.5), setback=5.5)
         at = -12.0
         while at < 160:
             if w.rng.random() < 0.55:

@@ -64,7 +64,7 @@ def test_a_street_as_a_driver_sees_it(name: str) -> None:
 
 @pytest.mark.parametrize("name", STILLS)
 def test_labels_lie_on_the_picture(name: str) -> None:
-    """Brightness steps where the mask's sky ends: along that outline it steps more than along the outline two pixels off."""
+    """Brightness steps where the mask's sky ends: more than two pixels off that outline."""
     grey = read_image(PICTURES / f"{name}.jpg").astype(float).mean(-1)
     sky = mask_of(name) == SKY
     assert grey[sky].mean() > grey[~sky].mean() + 60
