@@ -7,6 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from ecmnet_app.errors import WeightsError
 from ecmnet_app.network import ECMNet
 from ecmnet_app.network.ecmnet import Downsample, Upsample
 from ecmnet_app.network.edab import EDAB, ResidualBlock
@@ -182,7 +183,14 @@ class TrainStep:
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Continue from `state`'s tensors, in place."""
+        """Continue from `state`'s tensors, in place.
+
+        Raises:
+            WeightsError: they are of another network.
+        """
+        for name, mine in self.state().items():
+            if name not in state or state[name].shape != mine.shape:
+                raise WeightsError(f"the checkpoint is of another network ({name} differs): start without --resume")
         buffers = dict(self.trainee.named_buffers())
         with torch.no_grad():
             for name, buffer in buffers.items():
@@ -192,7 +200,9 @@ class TrainStep:
                 mean.copy_(state[f"average.{i}"])
                 prefix = f"optimiser.{i}."
                 self.optimiser.state[vector] = {
-                    key.removeprefix(prefix): value.clone() for key, value in state.items() if key.startswith(prefix)
+                    key.removeprefix(prefix): value.to(self.device, copy=True)
+                    for key, value in state.items()
+                    if key.startswith(prefix)
                 }
 
 
