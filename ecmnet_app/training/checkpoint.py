@@ -17,12 +17,18 @@ __all__ = ["load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Write tensors and a header of JSON types; a crash midway leaves the checkpoint before it."""
+    """Write tensors and a header of JSON types; a crash midway leaves the checkpoint before it.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
     temporary = path.with_suffix(".tmp")
-    save_file(
-        {name: t.detach().contiguous().cpu() for name, t in tensors.items()}, temporary, {"header": json.dumps(header)}
-    )
-    os.replace(temporary, path)
+    plain = {name: t.detach().contiguous().cpu() for name, t in tensors.items()}
+    try:
+        save_file(plain, temporary, {"header": json.dumps(header)})
+        os.replace(temporary, path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"cannot write {path} ({error}): free some space, then go on with --resume") from error
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -34,6 +40,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["header"])
+            if not isinstance(header, dict):
+                raise KeyError("header")
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
     except FileNotFoundError:
         raise WeightsError(f"there is no checkpoint {path}: start without --resume") from None
