@@ -10,13 +10,18 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ecmnet_app.core.labels import UNLABELLED
+from ecmnet_app.errors import ConfigError
 
 __all__ = ["Augmentation", "augment", "paste"]
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the random changes; each picture of a batch draws its own."""
+    """Ranges of the random changes; each picture of a batch draws its own.
+
+    Raises:
+        ConfigError: a range that cannot be drawn from; the message names it.
+    """
 
     scale: tuple[float, float] = (0.6, 2.0)
     """Magnification, log-uniform."""
@@ -41,6 +46,14 @@ class Augmentation:
     """Share of pictures that receive things cut from another picture of the batch."""
     paste_classes: tuple[int, ...] = ()
     """Ids of the classes that are cut out; each is taken with probability 1/2."""
+
+    def __post_init__(self) -> None:
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            raise ConfigError(f"augmentation.scale must be a least and a largest magnification, not {self.scale}")
+        if self.paste_share and not self.paste_classes:
+            raise ConfigError("augmentation.paste_share needs paste_classes, the ids of what is cut out")
+        if not all(0 <= k < UNLABELLED for k in self.paste_classes):
+            raise ConfigError(f"augmentation.paste_classes must be class ids, not {self.paste_classes}")
 
 
 def augment(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ecmnet_app.errors import ConfigError
-from ecmnet_app.network import ECMNetConfig
+from ecmnet_app.network import MIN_SIZE, ECMNetConfig
 from ecmnet_app.training.augment import Augmentation
 
 if sys.version_info >= (3, 11):
@@ -86,8 +86,16 @@ class Recipe:
         for name in ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.learning_rate <= 0 or not 0 <= self.ema_decay < 1:
-            raise ConfigError("learning_rate must be positive and ema_decay in 0 to 1 (1 excluded)")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"seed must be 0 to {2**31 - 1}, not {self.seed}")
+        if len(self.crop) != 2 or min(self.crop) < MIN_SIZE:
+            raise ConfigError(f"crop must be a height and a width of at least {MIN_SIZE} pixels, not {self.crop}")
+        if self.learning_rate <= 0 or self.clip_norm <= 0 or not 0 <= self.ema_decay < 1:
+            raise ConfigError("learning_rate and clip_norm must be positive, ema_decay in 0 to 1 (1 excluded)")
+        if self.class_weight_offset <= 1:
+            raise ConfigError(f"class_weight_offset must be above 1, not {self.class_weight_offset}")
+        if len(self.auxiliary_weights) != 2:
+            raise ConfigError("auxiliary_weights must be two numbers, of the heads on the 1/8 and 1/16 stages")
         try:
             ECMNetConfig.named(self.variant)
         except ValueError as error:
