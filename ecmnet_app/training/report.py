@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import csv
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD
+from ecmnet_app.errors import ConfigError
 from ecmnet_app.media.images import write_image
 from ecmnet_app.network import ECMNet
 from ecmnet_app.training.datasets import Dataset
 
-__all__ = ["draw_curves", "draw_predictions"]
+__all__ = ["check_drawing", "draw_curves", "draw_predictions"]
+
+
+def check_drawing() -> None:
+    """Find out before hours of training, not after, whether its curves can be drawn.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise ConfigError(
+            "training draws its curves with matplotlib, which is missing: pip install 'ecmnet-app[train]'"
+        )
 
 
 def draw_curves(log: Path, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
+from ecmnet_app.core.engines import choose_device
+from ecmnet_app.core.labels import LabelSet
 from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD, save_weights
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.network import ECMNet, ECMNetConfig
@@ -23,7 +26,7 @@ from ecmnet_app.training.datasets import Dataset, load_dataset
 from ecmnet_app.training.losses import class_weights
 from ecmnet_app.training.metrics import ConfusionMatrix
 from ecmnet_app.training.recipe import DataSource, Recipe
-from ecmnet_app.training.report import draw_curves, draw_predictions
+from ecmnet_app.training.report import check_drawing, draw_curves, draw_predictions
 from ecmnet_app.training.step import TrainStep
 
 __all__ = ["Mixture", "train"]
@@ -31,10 +34,27 @@ __all__ = ["Mixture", "train"]
 
 @dataclass
 class Mixture:
-    """Several data sets on one device, from which every step draws its batch."""
+    """Several data sets on one device, from which every step draws its batch.
+
+    Raises:
+        ConfigError: the sets have different classes.
+    """
 
     sets: Sequence[Dataset]
     weights: Sequence[float]
+
+    def __post_init__(self) -> None:
+        for dataset in self.sets:
+            if dataset.label_set != self.label_set:
+                raise ConfigError(
+                    f"{dataset.name} has the classes of {dataset.label_set.name}, {self.sets[0].name} those of "
+                    f"{self.label_set.name}: sets of one recipe must have the same classes"
+                )
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The classes that all sets have."""
+        return self.sets[0].label_set
 
     def to(self, device: torch.device) -> Mixture:
         """Move pictures, labels and sizes to a device, as uint8."""
@@ -90,34 +110,48 @@ def train(
         The weights' path without suffix, or None where `stop_after` or another process ended it.
 
     Raises:
-        ConfigError: a data set has no path, or the checkpoint is of another recipe.
+        ConfigError: a data set has no path or other classes than the first, the checkpoint is of another
+            recipe, `out` cannot be made, the loss is no longer finite, or matplotlib is missing.
         DataError: a data set cannot be read.
-        WeightsError: the checkpoint cannot be read.
+        DeviceError: the device is not there.
+        WeightsError: the checkpoint cannot be read, or a file cannot be written.
     """
     deadline = time.monotonic() + stop_after if stop_after is not None else float("inf")
-    place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    place = choose_device(device)
+    check_drawing()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {out}: {error.strerror or error}; choose another") from error
+    checkpoint, saved = out / "checkpoint.safetensors", None
+    if resume:
+        saved, header = load_checkpoint(checkpoint)
+        if header.get("recipe") != _comparable(recipe):
+            raise ConfigError("the checkpoint was written by another recipe: use the same, or start without --resume")
     distributed.start(place.type)
     if place.type == "cuda" and distributed.world_size() > 1:
         place = torch.device("cuda", distributed.rank() % torch.cuda.device_count())
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    out.mkdir(parents=True, exist_ok=True)
 
     mixture = Mixture([_load(s, paths) for s in recipe.data], [s.weight for s in recipe.data])
-    label_set = mixture.sets[0].label_set
+    label_set = mixture.label_set
     validation = _to(_load(recipe.validation, paths), place) if recipe.validation else None
+    if validation is not None and validation.label_set != label_set:
+        raise ConfigError(
+            f"validation has the classes of {validation.label_set.name}, training those of {label_set.name}: "
+            "validate on a set with the same classes"
+        )
     torch.manual_seed(recipe.seed)
     network = ECMNet(ECMNetConfig.named(recipe.variant, len(label_set.names))).to(place)
     shares = mixture.class_shares(len(label_set.names))
     step_function = TrainStep(network, recipe, class_weights(shares, recipe.class_weight_offset), compile)
     mixture = mixture.to(place)
 
-    first, log = 0, TrainingLog(out / "log.csv", enabled=distributed.rank() == 0, resume=resume)
-    if resume:
-        tensors, header = load_checkpoint(out / "checkpoint.safetensors")
-        if header["recipe"] != _comparable(recipe):
-            raise ConfigError("the checkpoint was written by another recipe: use the same, or start without --resume")
-        step_function.load_state(tensors)
+    first = 0
+    if saved is not None:
+        step_function.load_state(saved)
         first = header["step"]
+    log = TrainingLog(out / "log.csv", enabled=distributed.rank() == 0, first=first)
 
     bar = tqdm(
         range(first, recipe.steps), initial=first, total=recipe.steps, desc=recipe.name, disable=distributed.rank() != 0
@@ -129,25 +163,25 @@ def train(
         last = done == recipe.steps
         if done % recipe.log_every == 0 or last:
             value = float(loss)
-            if not value == value or value == float("inf"):
-                raise ConfigError(f"the loss is {value} at step {done}: lower the learning rate, or train without bf16")
+            if not math.isfinite(value):
+                raise ConfigError(
+                    f"the loss is {value} at step {done}: start again with a lower learning_rate or clip_norm"
+                )
             log.write(step=done, loss=value, pictures_per_second=bar_rate(bar) * recipe.batch_size)
             bar.set_postfix(loss=f"{value:.3f}", refresh=False)
         if validation is not None and (done % recipe.validate_every == 0 or last):
             miou = score(step_function.averaged_network(), validation)
             log.write(step=done, validation_miou=miou)
             bar.set_postfix(miou=f"{100 * miou:.2f}", refresh=False)
-        stopping = time.monotonic() > deadline
+        stopping = _any_process(time.monotonic() > deadline, place) if stop_after is not None else False
         if (done % recipe.checkpoint_every == 0 or last or stopping) and distributed.rank() == 0:
             header = {"step": done, "recipe": _comparable(recipe)}
-            save_checkpoint(out / "checkpoint.safetensors", step_function.state(), header)
+            save_checkpoint(checkpoint, step_function.state(), header)
         if stopping and not last:
             return None
     if distributed.rank() != 0:
         return None
     averaged = step_function.averaged_network()
-    draw_curves(out / "log.csv", out / "curves.png")
-    draw_predictions(averaged, validation or mixture.sets[0], out / "predictions.png")
     save_weights(
         out / recipe.name,
         averaged,
@@ -159,6 +193,8 @@ def train(
         },
         licence=recipe.licence,
     )
+    draw_curves(out / "log.csv", out / "curves.png")
+    draw_predictions(averaged, validation or mixture.sets[0], out / "predictions.png")
     return out / recipe.name
 
 
@@ -198,6 +234,13 @@ def bar_rate(bar: tqdm) -> float:
     return float(bar.format_dict["rate"] or 0.0)
 
 
+def _any_process(flag: bool, device: torch.device) -> bool:
+    """Whether any process says so: clocks differ, but all must leave the loop at one step."""
+    votes = torch.tensor(float(flag), device=device)
+    distributed.average(votes)
+    return bool(votes > 0)
+
+
 def _to(dataset: Dataset, device: torch.device) -> Dataset:
     moved = {name: getattr(dataset, name).to(device) for name in ("images", "labels", "sizes")}
     return replace(dataset, **moved)
@@ -218,15 +261,24 @@ def _comparable(recipe: Recipe) -> dict[str, object]:
 
 
 class TrainingLog:
-    """A CSV file with a row for each report; fields that a report lacks stay empty."""
+    """A CSV file with a row for each report; fields that a report lacks stay empty.
+
+    A resumed training keeps the rows up to its first step: those after it were not part of the checkpoint.
+    """
 
     FIELDS = ("step", "loss", "pictures_per_second", "validation_miou")
 
-    def __init__(self, path: Path, enabled: bool, resume: bool) -> None:
+    def __init__(self, path: Path, enabled: bool, first: int) -> None:
         self.path = path if enabled else None
-        if self.path and not (resume and path.exists()):
-            with self.path.open("w", newline="") as file:
-                csv.writer(file).writerow(self.FIELDS)
+        if self.path:
+            kept = []
+            if first and path.exists():
+                with path.open(newline="") as file:
+                    kept = [row for row in csv.DictReader(file) if int(row["step"]) <= first]
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self.FIELDS)
+                writer.writeheader()
+                writer.writerows(kept)
 
     def write(self, **values: float) -> None:
         """Append a row; keywords are from FIELDS."""
