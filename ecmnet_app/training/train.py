@@ -203,7 +203,9 @@ def batch(mixture: Mixture, recipe: Recipe, step: int, device: torch.device) -> 
 
     Every process draws the whole batch's randomness and keeps its share of the pictures.
     """
-    generator = Generator(device).manual_seed((recipe.seed << 32) + step)
+    # The CPU's generator takes the low 32 bits of its seed alone, so the recipe's seed must reach them as well.
+    low = (step + 0x9E3779B1 * recipe.seed) % 2**32
+    generator = Generator(device).manual_seed((recipe.seed << 32) + low)
     views, targets = [], []
     for images, labels, sizes in mixture.draw(recipe.batch_size, generator):
         x, y = augment(images, labels, sizes, recipe.crop, recipe.augmentation, generator)
