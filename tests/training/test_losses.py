@@ -1,0 +1,130 @@
+"""The loss against loops over pixels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ecmnet_app.training.losses import class_weights, segmentation_loss
+
+CLASSES = 3
+WEIGHTS = torch.tensor([0.5, 2.0, 3.0])
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
+
+
+def plain_cross_entropy(logits: Tensor, target: Tensor) -> float:
+    """Weighted mean of -log p of the true class over the labelled pixels."""
+    total, weight = 0.0, 0.0
+    for b, y, x in np.ndindex(*target.shape):
+        if (k := int(target[b, y, x])) != 255:
+            total -= float(WEIGHTS[k]) * math.log(softmax(logits[b, :, y, x].numpy())[k])
+            weight += float(WEIGHTS[k])
+    return total / weight
+
+
+def plain_jaccard(logits: Tensor, target: Tensor) -> float:
+    """1 - the mean over the classes that occur of (1 + sum of p on the class) / (1 + the soft union)."""
+    intersection, union, occurs = np.zeros(CLASSES), np.zeros(CLASSES), np.zeros(CLASSES, bool)
+    for b, y, x in np.ndindex(*target.shape):
+        if (k := int(target[b, y, x])) != 255:
+            p = softmax(logits[b, :, y, x].numpy())
+            occurs[k] = True
+            intersection[k] += p[k]
+            union += p
+            union[k] += 1 - p[k]
+    return 1 - float(((1 + intersection) / (1 + union))[occurs].mean())
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, list[Tensor], Tensor]:
+    """Logits at half resolution, two auxiliary heads' at 1/4 and 1/8, and targets without class 2."""
+    torch.manual_seed(0)
+    logits, heads = torch.randn(2, CLASSES, 4, 8) * 2, [torch.randn(2, CLASSES, 2, 4), torch.randn(2, CLASSES, 1, 2)]
+    target = torch.tensor([0, 1, 255])[torch.randint(3, (2, 8, 16))]
+    target[:, ::4, ::4] = 1  # what nearest subsampling sees is not all ignored
+    return logits, heads, target
+
+
+def identity(t: Tensor) -> Tensor:
+    return t
+
+
+def loss_of(logits: Tensor, heads: list[Tensor], target: Tensor, jaccard: float, auxiliary: list[float]) -> Tensor:
+    return segmentation_loss(logits, heads, target, WEIGHTS, jaccard, auxiliary, identity)
+
+
+def test_cross_entropy(batch: tuple[Tensor, list[Tensor], Tensor]) -> None:
+    logits, _, target = batch
+    full = F.interpolate(logits, (8, 16), mode="bilinear")
+    assert float(loss_of(logits, [], target, 0, [])) == pytest.approx(plain_cross_entropy(full, target), rel=1e-5)
+
+
+def test_jaccard(batch: tuple[Tensor, list[Tensor], Tensor]) -> None:
+    logits, _, target = batch
+    full = F.interpolate(logits, (8, 16), mode="bilinear")
+    expected = plain_cross_entropy(full, target) + 0.7 * plain_jaccard(full, target)
+    assert float(loss_of(logits, [], target, 0.7, [])) == pytest.approx(expected, rel=1e-5)
+
+
+def test_auxiliary_heads_see_the_subsampled_target(batch: tuple[Tensor, list[Tensor], Tensor]) -> None:
+    logits, heads, target = batch
+    full = F.interpolate(logits, (8, 16), mode="bilinear")
+    small = [plain_cross_entropy(heads[0], target[:, ::4, ::4]), plain_cross_entropy(heads[1], target[:, ::8, ::8])]
+    expected = plain_cross_entropy(full, target) + 0.3 * small[0] + 0.2 * small[1]
+    assert float(loss_of(logits, heads, target, 0, [0.3, 0.2])) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_sure_and_right_answer_costs_nothing() -> None:
+    target = torch.arange(CLASSES).repeat_interleave(4).view(1, 3, 4)
+    logits = 100 * F.one_hot(target, CLASSES).permute(0, 3, 1, 2).float()
+    assert float(loss_of(logits, [logits], target, 1, [1])) == pytest.approx(0, abs=1e-6)
+    assert float(loss_of(logits.roll(1, 1), [], target, 1, [])) > 50
+
+
+def test_ignored_pixels_have_no_gradient() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, CLASSES, 8, 8, requires_grad=True)  # at the target's resolution: nothing is interpolated
+    target = torch.randint(CLASSES, (2, 8, 8))
+    target[:, 2:5] = 255
+    loss_of(logits, [], target, 0.5, []).backward()
+    assert logits.grad is not None
+    assert (logits.grad[:, :, 2:5] == 0).all()
+    assert (logits.grad[:, :, :2].abs().amax(1) > 0).all()
+
+
+def test_gradients_of_the_loss(batch: tuple[Tensor, list[Tensor], Tensor]) -> None:
+    """Against differences; the loss works in float32, so coarsely."""
+    logits, _, target = batch
+    logits.requires_grad_()
+    loss_of(logits, [], target, 0.5, []).backward()
+    assert logits.grad is not None
+    for position in [(0, 0, 0, 0), (1, 2, 3, 5), (0, 1, 2, 7)]:
+        step = torch.zeros_like(logits)
+        step[position] = 0.01
+        with torch.no_grad():
+            up, down = (loss_of(logits + sign * step, [], target, 0.5, []) for sign in (1, -1))
+        assert float(logits.grad[position]) == pytest.approx(float(up - down) / 0.02, abs=2e-5)
+
+
+def test_a_batch_without_labels_is_finite() -> None:
+    logits = torch.randn(1, CLASSES, 4, 4, requires_grad=True)
+    loss = loss_of(logits, [logits], torch.full((1, 8, 8), 255), 0.5, [0.3])
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
+def test_class_weights() -> None:
+    e = math.e
+    weights = class_weights(torch.tensor([e - 1.2, e**2 - 1.2, 0.0]), 1.2)
+    assert weights.tolist() == pytest.approx([1, 0.5, 1 / math.log(1.2)], rel=1e-5)

@@ -1,0 +1,82 @@
+"""Recipes: those of the package, what TOML says, and values that cannot work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import RECIPE
+
+from ecmnet_app.errors import ConfigError
+from ecmnet_app.training.augment import Augmentation
+from ecmnet_app.training.recipe import RECIPES, DataSource, Recipe, load_recipe
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.toml")))
+def test_recipes_of_the_package(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert all(source.terms != "not stated" and source.source != "not stated" for source in recipe.data)
+    assert "not stated" not in recipe.licence
+    assert not any("test" in source.split for source in (*recipe.data, recipe.validation) if source)
+    if recipe.validation:  # a drive that is not trained on
+        assert all(source.leave_out == recipe.validation.only for source in recipe.data)
+
+
+def test_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(RECIPE.replace('name = "tiny"', "") + "[augmentation]\nscale = [1, 2]\n")
+    recipe = load_recipe(str(tmp_path / "mine.toml"), steps=5)
+    assert recipe == Recipe(
+        name="mine",
+        data=(DataSource("blocks", terms="made up, free for all", source="tests"),),
+        validation=DataSource("blocks", "val"),
+        steps=5,
+        batch_size=2,
+        crop=(32, 48),
+        warmup_steps=2,
+        log_every=1,
+        validate_every=4,
+        checkpoint_every=3,
+        licence="for tests",
+        augmentation=Augmentation(scale=(1, 2)),
+    )
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_no_such_recipe(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no recipe 'camvit': give a TOML file, or one of camvid, "):
+        load_recipe("camvit")
+    (tmp_path / "bad.toml").write_text("steps = \n")
+    with pytest.raises(ConfigError, match=r"bad\.toml is not a TOML file"):
+        load_recipe(str(tmp_path / "bad.toml"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": ()}, "names no data: add a"),
+        ({"data": [{"split": "train"}]}, "does not fit: .*'name'"),
+        ({"data": [{"name": "a", "weight": 0}]}, "weight of every data set must be positive"),
+        ({"stepz": 3}, "does not fit: .*'stepz'; its fields are name, data"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
+        ({"learning_rate": 0}, "learning_rate and clip_norm must be positive"),
+        ({"learning_rate": "fast"}, "does not fit"),
+        ({"clip_norm": 0}, "learning_rate and clip_norm must be positive"),
+        ({"ema_decay": 1.0}, "ema_decay in 0 to 1"),
+        ({"class_weight_offset": 1.0}, "class_weight_offset must be above 1"),
+        ({"auxiliary_weights": [0.3]}, "auxiliary_weights must be two numbers"),
+        ({"crop": [31, 48]}, "crop must be a height and a width of at least 32 pixels"),
+        ({"crop": [360]}, "crop must be a height and a width"),
+        ({"seed": -1}, "seed must be 0 to 2147483647"),
+        ({"variant": "ECM"}, "no variant 'ECM'; choose one of baseline"),
+        ({"augmentation": {"scale": [2, 1]}}, "augmentation.scale must be"),
+        ({"augmentation": {"paste_share": 0.5}}, "paste_share needs paste_classes"),
+        ({"augmentation": {"colour": 1}}, "does not fit: .*'colour'"),
+    ],
+)
+def test_values_that_cannot_work(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Recipe.from_dict({"name": "x", "data": [{"name": "a"}]} | change)
