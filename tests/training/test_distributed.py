@@ -6,6 +6,7 @@ import csv
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ SEEDS = range(5)
 def one_step(share: slice, seed: int) -> dict[str, Tensor]:
     """Gradients, loss and running statistics after a step on a share of the batch."""
     torch.manual_seed(seed)
-    step = TrainStep(ECMNet(CONFIG), RECIPE, WEIGHTS)
+    # Unclipped, since clipping hides a wrong scale.
+    step = TrainStep(ECMNet(CONFIG), replace(RECIPE, clip_norm=1e9), WEIGHTS)
     images, target = torch.randn(PICTURES, 3, 32, 48), torch.randint(4, (PICTURES, 32, 48))
     target = target.masked_fill(target == 3, 255)
     target[0] = 255  # the processes' shares do not have the same number of labelled pixels
