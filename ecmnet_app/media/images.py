@@ -14,7 +14,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ecmnet_app.errors import ImageError
 from ecmnet_app.media.files import write_atomically
 
-__all__ = ["FORMATS", "MAX_PIXELS", "check_image", "read_image", "write_image", "write_mask"]
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "check_image",
+    "encode_image",
+    "encode_mask",
+    "read_image",
+    "write_image",
+    "write_mask",
+]
 
 MAX_PIXELS = 50_000_000
 """Largest picture that is read or segmented, in pixels."""
@@ -69,8 +78,7 @@ def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8]) -> None:
     Raises:
         ImageError: the array is not such a picture, the suffix names no format, or the file cannot be written.
     """
-    check_image(image)
-    _write(path, Image.fromarray(image))
+    _write(path, encode_image(image, path))
 
 
 def write_mask(path: str | os.PathLike[str], labels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
@@ -84,25 +92,51 @@ def write_mask(path: str | os.PathLike[str], labels: NDArray[np.uint8], palette:
     Raises:
         ImageError: the array is not such a mask, the suffix is not .png, or the file cannot be written.
     """
-    if labels.ndim != 2 or labels.dtype != np.uint8 or labels.size == 0:
-        raise ImageError(f"a mask must be uint8 of shape (height, width), not {labels.dtype} of {labels.shape}")
     if Path(path).suffix.lower() != ".png":
         raise ImageError(f"a mask is written as .png, which keeps its ids exactly; {os.fspath(path)} is not")
+    _write(path, encode_mask(labels, palette))
+
+
+def encode_image(image: NDArray[np.uint8], name: str | os.PathLike[str]) -> bytes:
+    """The bytes of the file that `write_image` would write under this name or path.
+
+    Raises:
+        ImageError: the array is not such a picture, the suffix names no format, or the format cannot hold it.
+    """
+    check_image(image)
+    return _encode(Image.fromarray(image), name)
+
+
+def encode_mask(labels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
+    """The bytes of the file that `write_mask` writes.
+
+    Raises:
+        ImageError: the array is not a mask.
+    """
+    if labels.ndim != 2 or labels.dtype != np.uint8 or labels.size == 0:
+        raise ImageError(f"a mask must be uint8 of shape (height, width), not {labels.dtype} of {labels.shape}")
     image = Image.fromarray(labels, "L")
     image.putpalette(palette.tobytes())
-    _write(path, image)
+    return _encode(image, "mask.png")
 
 
-def _write(path: str | os.PathLike[str], image: Image.Image) -> None:
-    suffix = Path(path).suffix.lower()
+def _encode(image: Image.Image, name: str | os.PathLike[str]) -> bytes:
+    suffix = Path(name).suffix.lower()
     format_name = Image.registered_extensions().get(suffix)
     if format_name not in FORMATS:
-        raise ImageError(f"cannot write {os.fspath(path)}: {suffix or 'no suffix'} names none of {_KINDS}")
+        raise ImageError(f"cannot write {os.fspath(name)}: {suffix or 'no suffix'} names none of {_KINDS}")
     buffer = io.BytesIO()
     try:
         image.save(buffer, format_name, **({"quality": 92} if format_name in ("JPEG", "WEBP") else {}))
-        write_atomically(path, buffer.getvalue())
-    except OSError as error:  # of the disk, or of an encoder for a picture with too long a side
+    except OSError as error:  # of an encoder, for a picture with too long a side
+        raise ImageError(f"cannot write {os.fspath(name)}: {error.strerror or error}") from error
+    return buffer.getvalue()
+
+
+def _write(path: str | os.PathLike[str], data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
         raise ImageError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
 
 

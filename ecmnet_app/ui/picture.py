@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ecmnet_app.core import Segmenter
 from ecmnet_app.core.stream import Answer, StreamWorker
 from ecmnet_app.errors import EcmnetError, ImageError
-from ecmnet_app.media.images import read_image
-from ecmnet_app.ui.viewer import encode_mask, error_view, make_viewer, picture_view
+from ecmnet_app.media.images import encode_mask, read_image
+from ecmnet_app.ui.viewer import error_view, make_viewer, picture_view
 
 __all__ = ["EXAMPLES_FOLDER", "build_tab"]
 
@@ -57,8 +57,9 @@ def build_tab(segmenter: Segmenter, worker: StreamWorker) -> None:
             segmentation = run(picture, resolution)[1].segmentation
         except EcmnetError as error:
             raise gr.Error(str(error), print_exception=False) from error
+        data = encode_mask(segmentation.labels, segmentation.label_set.palette)
         name = f"{Path(picture['path']).stem}-mask.png"
-        return save_bytes_to_cache(encode_mask(segmentation), name, mask.GRADIO_CACHE), segmentation.areas()
+        return save_bytes_to_cache(data, name, mask.GRADIO_CACHE), segmentation.areas()
 
     with gr.Row(elem_classes="picture-tab"):
         with gr.Column():

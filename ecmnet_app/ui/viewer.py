@@ -7,7 +7,6 @@ pointer answer at once, ask nothing of the server, and leave no file on it.
 from __future__ import annotations
 
 import base64
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmnet_app.core import UNLABELLED, Segmentation
+from ecmnet_app.core import UNLABELLED
 from ecmnet_app.core.stream import Answer
 from ecmnet_app.errors import EcmnetError
-from ecmnet_app.media.images import write_image
+from ecmnet_app.media.images import encode_image, encode_mask
 
-__all__ = ["STATIC_FOLDER", "encode_mask", "error_view", "make_viewer", "picture_view"]
+__all__ = ["STATIC_FOLDER", "error_view", "make_viewer", "picture_view"]
 
 LONGEST_SIDE = 1920
 """Of the picture as shown, in pixels; the mask keeps the size of the picture that was sent."""
@@ -62,8 +61,8 @@ def picture_view(image: NDArray[np.uint8], answer: Answer, name: str) -> dict[st
     ids = {label.name: label.id for label in segmentation.label_set.labels}
     palette = segmentation.label_set.palette
     return {
-        "picture": _data_url("image/jpeg", _encode_jpeg(shown)),
-        "mask": _data_url("image/png", encode_mask(segmentation)),
+        "picture": _data_url("image/jpeg", encode_image(np.asarray(shown, np.uint8), "picture.jpg")),
+        "mask": _data_url("image/png", encode_mask(segmentation.labels, palette)),
         "mask_name": f"{name}-mask.png",
         "width": shown.shape[1],
         "height": shown.shape[0],
@@ -85,21 +84,6 @@ def error_view(error: EcmnetError) -> dict[str, Any]:
     """What the viewer shows in place of a picture that could not be segmented."""
     message = str(error)
     return {"error": message[:1].upper() + message[1:] + "."}
-
-
-def encode_mask(segmentation: Segmentation) -> bytes:
-    """The bytes that `Segmentation.save` writes."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "mask.png"
-        segmentation.save(path)
-        return path.read_bytes()
-
-
-def _encode_jpeg(image: NDArray[Any]) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "picture.jpg"
-        write_image(path, image)
-        return path.read_bytes()
 
 
 def _data_url(kind: str, data: bytes) -> str:
