@@ -33,8 +33,8 @@ class Downsample(nn.Module):
         y = self.conv(x)
         if self.grows:
             y = torch.cat([y, F.max_pool2d(x, 2, ceil_mode=True)], dim=1)
-        y = self.norm(y)
-        return y
+        normed: Tensor = self.norm(y)
+        return normed
 
 
 class Upsample(nn.Module):

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ecmnet_app.core.labels import UNLABELLED
+from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD
 from ecmnet_app.errors import ConfigError
 
-__all__ = ["Augmentation", "augment", "paste"]
+__all__ = ["Augmentation", "augment", "normalise", "paste"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,12 @@ def paste(views: Tensor, targets: Tensor, settings: Augmentation, generator: Gen
     donor_views, donor_targets = views.roll(1, dims=0), targets.roll(1, dims=0)
     cut = table.gather(1, donor_targets.flatten(1)).view_as(targets)
     return torch.where(cut[:, None], donor_views, views), torch.where(cut, donor_targets, targets)
+
+
+def normalise(views: Tensor) -> Tensor:
+    """What the network takes of RGB in 0 to 1: (..., 3, h, w) float32 -> the same shape."""
+    mean, std = (torch.tensor(values, device=views.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (views - mean) / std
 
 
 def _uniform(low: float, high: float, shape: tuple[int, ...], generator: Generator) -> Tensor:

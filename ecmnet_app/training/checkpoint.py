@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ecmnet_app.errors import WeightsError
+from ecmnet_app.media.files import write_atomically
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -22,11 +22,9 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], header: dict[str, An
     Raises:
         WeightsError: the file cannot be written.
     """
-    temporary = path.with_suffix(".tmp")
     plain = {name: t.detach().contiguous().cpu() for name, t in tensors.items()}
     try:
-        save_file(plain, temporary, {"header": json.dumps(header)})
-        os.replace(temporary, path)
+        write_atomically(path, save(plain, {"header": json.dumps(header)}))
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"cannot write {path} ({error}): free some space, then go on with --resume") from error
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.media.images import write_image
 from ecmnet_app.network import ECMNet
+from ecmnet_app.training.augment import normalise
 from ecmnet_app.training.datasets import Dataset
 
 __all__ = ["check_drawing", "draw_curves", "draw_predictions"]
@@ -57,9 +57,7 @@ def draw_predictions(network: ECMNet, dataset: Dataset, path: Path, count: int =
     for i in np.linspace(0, len(dataset.stems) - 1, min(count, len(dataset.stems))).astype(int):
         height, width = dataset.sizes[i].tolist()
         image = dataset.images[i, :, :height, :width]
-        device = image.device
-        mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        predicted = network(((image.float() / 255 - mean) / std)[None]).argmax(1)[0].byte().cpu().numpy()
+        predicted = network(normalise(image.float() / 255)[None]).argmax(1)[0].byte().cpu().numpy()
         truth = dataset.labels[i, :height, :width].cpu().numpy()
         row = np.concatenate([image.permute(1, 2, 0).cpu().numpy(), palette[predicted], palette[truth]], axis=1)
         full = np.zeros((dataset.images.shape[2], 3 * dataset.images.shape[3], 3), np.uint8)

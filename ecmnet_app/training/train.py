@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from ecmnet_app.core.engines import choose_device
 from ecmnet_app.core.labels import LabelSet
-from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD, save_weights
+from ecmnet_app.core.weights import save_weights
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.network import ECMNet, ECMNetConfig
 from ecmnet_app.training import distributed
-from ecmnet_app.training.augment import augment, paste
+from ecmnet_app.training.augment import augment, normalise, paste
 from ecmnet_app.training.checkpoint import load_checkpoint, save_checkpoint
 from ecmnet_app.training.datasets import Dataset, load_dataset
 from ecmnet_app.training.losses import class_weights
@@ -103,7 +103,7 @@ def train(
         device: "auto", "cpu", "cuda" or "cuda:N".
         resume: continue from the checkpoint in `out`, exactly as if never interrupted.
         compile: compiled blocks, and on a GPU one graph for the whole step; minutes at the start,
-            then two to three times the rate.
+            then 1.6 times the rate on an H100 (docs/training.md).
         stop_after: seconds after which to write a checkpoint and return None.
 
     Returns:
@@ -213,20 +213,17 @@ def batch(mixture: Mixture, recipe: Recipe, step: int, device: torch.device) -> 
         targets.append(y)
     all_views, all_targets = paste(torch.cat(views), torch.cat(targets), recipe.augmentation, generator)
     share = slice(distributed.rank(), None, distributed.world_size())
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (all_views[share] - mean) / std, all_targets[share]
+    return normalise(all_views[share]), all_targets[share]
 
 
 @torch.inference_mode()
 def score(network: ECMNet, dataset: Dataset, batch_size: int = 8) -> float:
     """mIoU of a network on a data set's own pictures, those of one size in batches; 0 to 1."""
-    device = dataset.images.device
-    matrix = ConfusionMatrix(len(dataset.label_set.names), device)
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    matrix = ConfusionMatrix(len(dataset.label_set.names), dataset.images.device)
     for height, width in torch.unique(dataset.sizes, dim=0).tolist():
         of_size = (dataset.sizes == dataset.sizes.new_tensor([height, width])).all(1).nonzero()[:, 0]
         for index in of_size.split(batch_size):
-            x = (dataset.images[index, :, :height, :width].float() / 255 - mean) / std
+            x = normalise(dataset.images[index, :, :height, :width].float() / 255)
             matrix.update(network(x).argmax(1), dataset.labels[index, :height, :width])
     return matrix.miou()
 
