@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ecmnet_app.core.engines import Engine, answer_from_logits, choose_device, make_engine
 from ecmnet_app.core.labels import UNLABELLED, LabelSet
@@ -124,8 +126,6 @@ class Segmenter:
         Returns:
             The answers, in the order of the pictures.
         """
-        if resolution is not None and resolution < MIN_SIZE:
-            raise ConfigError(f"resolution must be at least {MIN_SIZE} pixels, not {resolution}")
         if resolution is not None and tile:
             raise ConfigError(
                 "resolution and tile exclude each other: tiles keep the full resolution; give one of them"
@@ -153,6 +153,24 @@ class Segmenter:
                     answers[i] = Segmentation(labels[row], confidence[row], self.label_set)
         return [answers[i] for i in range(len(images))]
 
+    def logits(self, image: NDArray[np.uint8], resolution: int | None = None) -> Tensor:
+        """The scores of every class from which `predict` answers, for those who judge the answers.
+
+        `engines.answer_from_logits(logits, image.shape[:2], temperature)` is what `predict` makes of them.
+
+        Args:
+            image, resolution: see `predict`, which raises the same errors.
+
+        Returns:
+            float32, on the engine's device. Shape: (1, K, ceil(h / 2), ceil(w / 2)) for a `working_size` of (h, w).
+        """
+        check_image(image)
+        height, width = image.shape[:2]
+        self._check_size(height, width, resolution, tile=False, name="the picture")
+        picture = _resize(image, self.working_size(height, width, resolution))
+        with self._running():
+            return self.engine.logits(np.ascontiguousarray(picture[None]))
+
     def working_size(self, height: int, width: int, resolution: int | None = None) -> tuple[int, int]:
         """The (height, width) at which the network sees a picture of this size: the size rule."""
         short_side = resolution or self.weights.working_short_side
@@ -160,6 +178,8 @@ class Segmenter:
         return round(height * scale), round(width * scale)
 
     def _check_size(self, height: int, width: int, resolution: int | None, tile: bool, name: str) -> None:
+        if resolution is not None and resolution < MIN_SIZE:
+            raise ConfigError(f"resolution must be at least {MIN_SIZE} pixels, not {resolution}")
         if min(height, width) < MIN_SIZE:
             raise ImageError(
                 f"{name} is {width}x{height}, too small to segment; the least size is {MIN_SIZE}x{MIN_SIZE} pixels"
@@ -176,15 +196,21 @@ class Segmenter:
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Labels and confidence of pictures of one size. Shapes: (B, *size)."""
         temperature = self.weights.temperature
+        if tile:
+            side = 2 * self.weights.working_short_side
+            with self._running():
+                logits = tiled_logits(self.engine, images[0], tile=side, overlap=side // 8)
+                return answer_from_logits(logits, size, temperature)
+        pictures = np.stack([_resize(image, self.working_size(*size, resolution)) for image in images])
+        with self._running():
+            return self.engine.segment(pictures, size, temperature)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """One thread at a time; a device that runs out of memory says so to people."""
         try:
-            if tile:
-                side = 2 * self.weights.working_short_side
-                with self._lock:
-                    logits = tiled_logits(self.engine, images[0], tile=side, overlap=side // 8)
-                    return answer_from_logits(logits, size, temperature)
-            pictures = np.stack([_resize(image, self.working_size(*size, resolution)) for image in images])
             with self._lock:
-                return self.engine.segment(pictures, size, temperature)
+                yield
         except torch.OutOfMemoryError as error:
             raise DeviceError(
                 f"{self.engine.device} ran out of memory; send fewer or smaller pictures, or use the device cpu"

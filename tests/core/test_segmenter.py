@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ecmnet_app.core import Segmentation, Segmenter
-from ecmnet_app.core.engines import make_engine
+from ecmnet_app.core.engines import answer_from_logits, make_engine
 from ecmnet_app.core.segmenter import MAX_RUN_PIXELS
 from ecmnet_app.errors import ConfigError, DeviceError, ImageError, WeightsError
 from ecmnet_app.media import read_image
@@ -141,6 +141,35 @@ def test_threshold_unlabels_the_pixels_of_less_confidence_and_no_others(
     assert np.array_equal(answer.labels[~doubtful], plain.labels[~doubtful])
     assert answer.areas()["Unlabelled"] == pytest.approx(doubtful.mean())
     assert same(segmenter.predict(picture, threshold=0), plain)
+
+
+@pytest.mark.parametrize("resolution", [None, 120])
+def test_logits_are_what_predict_answers_from(
+    segmenter: Segmenter, make_picture: MakePicture, resolution: int | None
+) -> None:
+    picture = make_picture(400, 500)[:, ::-1]
+    logits = segmenter.logits(picture, resolution)
+    height, width = segmenter.working_size(400, 500, resolution)
+    assert logits.shape == (1, len(segmenter.label_set), (height + 1) // 2, (width + 1) // 2)
+    labels, confidence = answer_from_logits(logits, (400, 500), segmenter.weights.temperature)
+    answer = segmenter.predict(picture, resolution)
+    np.testing.assert_array_equal(labels[0], answer.labels)
+    np.testing.assert_array_equal(confidence[0], answer.confidence)
+    with pytest.raises(ConfigError, match="resolution must be at least 32"):
+        segmenter.logits(picture, resolution=31)
+    with pytest.raises(ImageError, match="too small"):
+        segmenter.logits(picture[:16])
+
+
+def test_a_temperature_changes_confidence_and_no_label(segmenter: Segmenter, make_picture: MakePicture) -> None:
+    picture = make_picture(120, 160)
+    before = segmenter.predict(picture)
+    logits = F.interpolate(segmenter.logits(picture).double(), (120, 160), mode="bilinear")[0]
+    for temperature in (0.5, 1.7, 20.0):
+        warmer = Segmenter(replace(segmenter.weights, temperature=temperature), segmenter.engine).predict(picture)
+        np.testing.assert_array_equal(warmer.labels, before.labels)
+        expected = (logits / temperature).softmax(0).amax(0).numpy()
+        np.testing.assert_allclose(warmer.confidence, expected, atol=1e-5)
 
 
 def test_one_tile_is_the_whole_picture_at_full_resolution(segmenter: Segmenter, make_picture: MakePicture) -> None:
