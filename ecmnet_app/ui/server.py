@@ -12,8 +12,8 @@ import uvicorn
 from fastapi import FastAPI, Response
 
 from ecmnet_app.errors import ConfigError
+from ecmnet_app.ui.component import STATIC_FOLDER
 from ecmnet_app.ui.theme import make_theme
-from ecmnet_app.ui.viewer import STATIC_FOLDER
 
 __all__ = ["create_app", "listen", "serve"]
 

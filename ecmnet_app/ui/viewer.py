@@ -6,8 +6,6 @@ pointer answer at once, ask nothing of the server, and leave no file on it.
 
 from __future__ import annotations
 
-import base64
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,25 +17,17 @@ from ecmnet_app.core import UNLABELLED
 from ecmnet_app.core.stream import Answer
 from ecmnet_app.errors import EcmnetError
 from ecmnet_app.media.images import encode_image, encode_mask
+from ecmnet_app.ui.component import classes_of, data_url, make_component, message_of
 
-__all__ = ["STATIC_FOLDER", "error_view", "make_viewer", "picture_view"]
+__all__ = ["LONGEST_SIDE", "error_view", "make_viewer", "picture_view"]
 
 LONGEST_SIDE = 1920
 """Of the picture as shown, in pixels; the mask keeps the size of the picture that was sent."""
 
-STATIC_FOLDER = Path(__file__).parent / "static"
-
 
 def make_viewer(**kwargs: Any) -> gr.HTML:
     """The component. Its value is a `picture_view`, an `error_view`, or None for nothing yet."""
-    return gr.HTML(
-        value=None,
-        html_template=(STATIC_FOLDER / "viewer.html").read_text("utf-8"),
-        css_template=(STATIC_FOLDER / "viewer.css").read_text("utf-8"),
-        js_on_load=(STATIC_FOLDER / "viewer.js").read_text("utf-8"),
-        apply_default_css=False,
-        **kwargs,
-    )
+    return make_component("viewer", **kwargs)
 
 
 def picture_view(image: NDArray[np.uint8], answer: Answer, name: str) -> dict[str, Any]:
@@ -58,33 +48,20 @@ def picture_view(image: NDArray[np.uint8], answer: Answer, name: str) -> dict[st
         image, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
     )
     areas = segmentation.areas()
-    ids = {label.name: label.id for label in segmentation.label_set.labels}
-    palette = segmentation.label_set.palette
+    classes = [{**one, "area": areas[one["name"]]} for one in classes_of(segmentation.label_set)]
     return {
-        "picture": _data_url("image/jpeg", encode_image(np.asarray(shown, np.uint8), "picture.jpg")),
-        "mask": _data_url("image/png", encode_mask(segmentation.labels, palette)),
+        "picture": data_url("image/jpeg", encode_image(np.asarray(shown, np.uint8), "picture.jpg")),
+        "mask": data_url("image/png", encode_mask(segmentation.labels, segmentation.label_set.palette)),
         "mask_name": f"{name}-mask.png",
         "width": shown.shape[1],
         "height": shown.shape[0],
         "note": f"{width}\u00d7{height} in {answer.age:.1f} s",
-        "classes": [
-            {
-                "id": ids.get(class_name, UNLABELLED),
-                "name": class_name,
-                "color": palette[ids.get(class_name, UNLABELLED)].tolist(),
-                "area": area,
-            }
-            for class_name, area in sorted(areas.items(), key=lambda item: -item[1])
-            if class_name in ids or area > 0
-        ],
+        "classes": sorted(
+            (one for one in classes if one["id"] != UNLABELLED or one["area"] > 0), key=lambda one: -one["area"]
+        ),
     }
 
 
 def error_view(error: EcmnetError) -> dict[str, Any]:
     """What the viewer shows in place of a picture that could not be segmented."""
-    message = str(error)
-    return {"error": message[:1].upper() + message[1:] + "."}
-
-
-def _data_url(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    return {"error": message_of(error)}

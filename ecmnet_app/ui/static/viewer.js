@@ -3,11 +3,10 @@ const find = (selector) => element.querySelector(selector);
 const viewer = find(".viewer"), stage = find(".stage"), overlay = find(".overlay"), split = find(".split");
 const opacity = find(".opacity"), underPointer = find(".under-pointer"), legend = find(".legend");
 const context = overlay.getContext("2d", { willReadFrequently: true });
-const UNLABELLED = 255;
+const entries = makeLegend(legend, highlight);
 
 let classes = [];
 let ids = new Uint8Array(0);  // class of each pixel of the overlay
-let pinned = null;            // class whose legend entry was clicked
 let shown = 0;                // number of the newest value, as pictures take a while to decode
 
 async function show(value) {
@@ -24,14 +23,14 @@ async function show(value) {
   await Promise.all([mask.decode(), picture.decode()]);
   if (number !== shown) return;
   classes = value.classes;
-  pinned = null;
   readIds(mask, value.width, value.height);
   stage.style.setProperty("--ratio", value.width / value.height);
   const download = find(".download");
   download.href = value.mask;
   download.download = value.mask_name;
   find(".note").textContent = value.note;
-  drawLegend();
+  entries.build(classes);
+  entries.update(Object.fromEntries(classes.map(({ name, area }) => [name, area])));
   highlight(null);
   viewer.dataset.state = "picture";
 }
@@ -49,53 +48,9 @@ function readIds(mask, width, height) {
   }
 }
 
-// Every class in its colour and unlabelled pixels clear; or one class, and all else in the dark.
-function drawOverlay(only) {
-  const image = context.createImageData(overlay.width, overlay.height);
-  const pixels = new Uint32Array(image.data.buffer);
-  const colors = new Uint32Array(256);
-  const bytes = new Uint8Array(colors.buffer);
-  for (const { id, color } of classes) {
-    if (only === null) bytes.set([...color, id === UNLABELLED ? 0 : 255], 4 * id);
-    else bytes.set(id === only ? [...color, id === UNLABELLED ? 0 : 140] : [0, 0, 0, 190], 4 * id);
-  }
-  for (let i = 0; i < ids.length; i++) pixels[i] = colors[ids[i]];
-  context.putImageData(image, 0, 0);
-}
-
-function highlight(id) {
-  const only = id ?? pinned;
+function highlight(only) {
   stage.classList.toggle("isolating", only !== null);
-  drawOverlay(only);
-  for (const item of legend.children) {
-    item.firstChild.setAttribute("aria-pressed", Number(item.dataset.id) === pinned);
-  }
-}
-
-function drawLegend() {
-  legend.replaceChildren(...classes.map(({ id, name, color, area }) => {
-    const item = document.createElement("li"), button = document.createElement("button");
-    item.dataset.id = id;
-    item.classList.toggle("absent", area === 0);
-    item.style.setProperty("--color", `rgb(${color.join(" ")})`);
-    item.style.setProperty("--area", area);
-    button.append(...[["swatch", ""], ["name", name], ["area", percent(area)]].map(([className, text]) => {
-      const part = document.createElement("span");
-      part.className = className;
-      part.textContent = text;
-      return part;
-    }));
-    button.onpointerenter = (event) => event.pointerType === "mouse" && highlight(id);
-    button.onpointerleave = (event) => event.pointerType === "mouse" && highlight(null);
-    button.onclick = () => { pinned = pinned === id ? null : id; highlight(null); };
-    item.append(button);
-    return item;
-  }));
-}
-
-function percent(area) {
-  if (area === 0) return "0 %";
-  return area < 0.001 ? "< 0.1 %" : `${(100 * area).toFixed(1)} %`;
+  paintClasses(context, ids, classes, only);
 }
 
 function nameUnderPointer(event) {

@@ -1,0 +1,65 @@
+"""HTML components of our own: a template, its style and its script from static/, and what they all share."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ecmnet_app.core import UNLABELLED, LabelSet
+from ecmnet_app.core.labels import UNLABELLED_NAME
+from ecmnet_app.errors import EcmnetError
+
+__all__ = ["STATIC_FOLDER", "classes_of", "data_url", "make_component", "message_of"]
+
+STATIC_FOLDER = Path(__file__).parent / "static"
+
+
+def make_component(
+    name: str, value: Any = None, server_functions: list[Callable[..., Any]] | None = None, **kwargs: Any
+) -> gr.HTML:
+    """The component of static/`name`.html, .css and .js, over the style of stage.css and the functions of classes.js.
+
+    Args:
+        name: of the three files.
+        value: the script's `props.value`; any JSON.
+        server_functions: what the script can call, each with one JSON object.
+        kwargs: of gr.HTML, such as `elem_id`.
+    """
+    return gr.HTML(
+        value=value,
+        html_template=_read(f"{name}.html"),
+        css_template=_read("stage.css") + _read(f"{name}.css"),
+        js_on_load=_read("classes.js") + _read(f"{name}.js"),
+        apply_default_css=False,
+        server_functions=server_functions,
+        **kwargs,
+    )
+
+
+def classes_of(label_set: LabelSet) -> list[dict[str, Any]]:
+    """What the scripts know of each class, in order of id, unlabelled last: id, name and colour as RGB, 0 to 255."""
+    rows = [(label.id, label.name) for label in label_set.labels]
+    palette = label_set.palette
+    return [
+        {"id": id_, "name": name, "color": palette[id_].tolist()}
+        for id_, name in [*rows, (UNLABELLED, UNLABELLED_NAME)]
+    ]
+
+
+def data_url(kind: str, data: bytes) -> str:
+    """An address that holds the bytes of a file of this MIME type."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def message_of(error: EcmnetError) -> str:
+    """An error as a sentence to show."""
+    message = str(error)
+    return message[:1].upper() + message[1:] + "."
+
+
+def _read(name: str) -> str:
+    return (STATIC_FOLDER / name).read_text("utf-8")
