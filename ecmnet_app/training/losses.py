@@ -1,4 +1,4 @@
-"""The training loss: weighted cross entropy, the Jaccard index made soft, and auxiliary heads."""
+"""The training loss: weighted cross entropy, the Jaccard index made soft, auxiliary heads, and a teacher's answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ecmnet_app.core.labels import UNLABELLED
 
-__all__ = ["class_weights", "segmentation_loss"]
+__all__ = ["class_weights", "distillation_loss", "segmentation_loss"]
 
 Reduce = Callable[[Tensor], Tensor]
 """Adds sums over processes; the identity for one process."""
@@ -50,6 +50,22 @@ def segmentation_loss(
         small = F.interpolate(target[:, None].float(), aux.shape[-2:], mode="nearest")[:, 0].long()
         loss = loss + weight * _cross_entropy(F.log_softmax(aux.float(), dim=1), small, weights, reduce)
     return loss
+
+
+def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """How far the student's probabilities are from the teacher's (Hinton, Vinyals, Dean 2015).
+
+    Args:
+        logits: (B, K, h, w) of the student.
+        teacher_logits: of the same shape.
+        temperature: divides both; above 1 the less likely classes count more.
+
+    Returns:
+        Mean over the pixels of KL(teacher || student), times temperature^2, which keeps the gradients' size.
+    """
+    student = F.log_softmax(logits.float() / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
+    return (teacher.exp() * (teacher - student)).sum(dim=1).mean() * temperature**2
 
 
 def _cross_entropy(log_probability: Tensor, target: Tensor, weights: Tensor, reduce: Reduce) -> Tensor:

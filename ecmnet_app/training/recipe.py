@@ -19,6 +19,7 @@ else:
 __all__ = ["DataSource", "Recipe", "load_recipe"]
 
 RECIPES = Path(__file__).parent / "recipes"
+NETWORKS = ("ecmnet", "efficientnet-lite2")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class DataSource:
     """Stem prefixes (drives) to leave out, joined by commas."""
     only: str | None = None
     """Stem prefixes (drives) to keep, joined by commas."""
+    labels: bool = True
+    """False takes the pictures alone, with no label known: for a teacher's answers, where a set's conventions
+    differ or it has no labels. Its splits may then be any folders of pictures."""
     terms: str = "not stated"
     """What may be done with the data; kept in the weights' record."""
     source: str = "not stated"
@@ -52,6 +56,8 @@ class Recipe:
     data: tuple[DataSource, ...]
     validation: DataSource | None = None
     """Scored every `validate_every` steps; choose by a drive that is left out of `data`."""
+    network: str = "ecmnet"
+    """"ecmnet", or "efficientnet-lite2" for a teacher (see `training.teacher`)."""
     variant: str = "ecmnet"
     """Row of Table 1, see `ECMNetConfig.named`."""
     steps: int = 29250
@@ -68,8 +74,11 @@ class Recipe:
     class_weight_offset: float = 1.2
     """Class weights are 1 / ln(offset + share of the class's pixels), as in ENet."""
     jaccard_weight: float = 0.5
-    auxiliary_weights: tuple[float, float] = (0.3, 0.2)
-    """Of 1x1 heads on the 1/8 and 1/16 stages, which are dropped after training."""
+    auxiliary_weights: tuple[float, ...] = (0.3, 0.2)
+    """Of 1x1 heads on the 1/8 and 1/16 stages, which are dropped after training; none in a teacher."""
+    teacher_weight: float = 0.0
+    """Of the distance to a teacher's answers, which is added to the loss; above 0 the training needs a teacher."""
+    teacher_temperature: float = 1.0
     licence: str = "not stated"
     """Of the weights, which the data's terms decide."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -94,8 +103,14 @@ class Recipe:
             raise ConfigError("learning_rate and clip_norm must be positive, ema_decay in 0 to 1 (1 excluded)")
         if self.class_weight_offset <= 1:
             raise ConfigError(f"class_weight_offset must be above 1, not {self.class_weight_offset}")
-        if len(self.auxiliary_weights) != 2:
+        if self.network not in NETWORKS:
+            raise ConfigError(f"there is no network {self.network!r}: choose one of {', '.join(NETWORKS)}")
+        if self.network == "ecmnet" and len(self.auxiliary_weights) != 2:
             raise ConfigError("auxiliary_weights must be two numbers, of the heads on the 1/8 and 1/16 stages")
+        if self.network != "ecmnet" and self.auxiliary_weights:
+            raise ConfigError(f"{self.network} has no auxiliary heads: write auxiliary_weights = []")
+        if self.teacher_weight < 0 or self.teacher_temperature <= 0:
+            raise ConfigError("teacher_weight must not be negative, teacher_temperature must be positive")
         try:
             ECMNetConfig.named(self.variant)
         except ValueError as error:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.media.images import write_image
-from ecmnet_app.network import ECMNet
 from ecmnet_app.training.augment import normalise
 from ecmnet_app.training.datasets import Dataset
 
-__all__ = ["check_drawing", "draw_curves", "draw_predictions"]
+__all__ = ["check_drawing", "draw_curves", "draw_predictions", "predict"]
 
 
 def check_drawing() -> None:
@@ -50,14 +51,22 @@ def draw_curves(log: Path, path: Path) -> None:
 
 
 @torch.inference_mode()
-def draw_predictions(network: ECMNet, dataset: Dataset, path: Path, count: int = 4) -> None:
+def predict(network: nn.Module, pictures: Tensor) -> Tensor:
+    """Class ids (B, H, W) int64 of pictures (B, 3, H, W) uint8, by an ECMNet or a teacher in eval mode."""
+    logits = network(normalise(pictures.float() / 255))
+    # A teacher's are at half resolution; for an ECMNet's this changes nothing.
+    return F.interpolate(logits.float(), pictures.shape[-2:], mode="bilinear", align_corners=False).argmax(1)
+
+
+@torch.inference_mode()
+def draw_predictions(network: nn.Module, dataset: Dataset, path: Path, count: int = 4) -> None:
     """Pictures, predictions and truth of `count` pictures spread over a data set, one row each."""
     palette = dataset.label_set.palette
     rows = []
     for i in np.linspace(0, len(dataset.stems) - 1, min(count, len(dataset.stems))).astype(int):
         height, width = dataset.sizes[i].tolist()
         image = dataset.images[i, :, :height, :width]
-        predicted = network(normalise(image.float() / 255)[None]).argmax(1)[0].byte().cpu().numpy()
+        predicted = predict(network, image[None])[0].byte().cpu().numpy()
         truth = dataset.labels[i, :height, :width].cpu().numpy()
         row = np.concatenate([image.permute(1, 2, 0).cpu().numpy(), palette[predicted], palette[truth]], axis=1)
         full = np.zeros((dataset.images.shape[2], 3 * dataset.images.shape[3], 3), np.uint8)
