@@ -45,6 +45,7 @@ __all__ = [
     "available_weights",
     "load_weights",
     "record_metric",
+    "record_temperature",
     "save_weights",
 ]
 
@@ -258,6 +259,16 @@ def record_metric(name_or_path: str | os.PathLike[str], metric: Mapping[str, Any
     weights = load_weights(name_or_path)
     others = [kept for kept in weights.metrics if kept.get("command") != metric.get("command")]
     _write_card(_resolve(name_or_path).with_suffix(".json"), replace(weights, metrics=(*others, metric)))
+
+
+def record_temperature(name_or_path: str | os.PathLike[str], temperature: float) -> None:
+    """Keep a fitted temperature in the JSON of weights.
+
+    Raises:
+        WeightsError: there are no such weights, the temperature is not above 0, or their JSON cannot be written.
+    """
+    weights = replace(load_weights(name_or_path), temperature=temperature)
+    _write_card(_resolve(name_or_path).with_suffix(".json"), weights)
 
 
 def _write_card(path: Path, weights: Weights) -> None:

@@ -7,21 +7,24 @@ import math
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from ecmnet_app.core import Segmenter
-from ecmnet_app.core.engines import make_engine
-from ecmnet_app.core.labels import UNLABELLED, LabelSet
+from ecmnet_app.core.engines import answer_from_logits
+from ecmnet_app.core.labels import UNLABELLED
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.training import labelmefacade
+from ecmnet_app.training.calibration import Reliability
 from ecmnet_app.training.datasets import drive_of, find_samples
-from ecmnet_app.training.metrics import ConfusionMatrix
+from ecmnet_app.training.metrics import DILATION_RATIO, BoundaryIoU, ConfusionMatrix
 
 __all__ = ["Evaluation", "Scores", "evaluate"]
 
@@ -57,8 +60,28 @@ class Evaluation:
     scores: Scores
     places: Mapping[str, Scores]
     """By drive of CamVid or by city, which the pictures' names tell; empty when there is one only."""
+    boundary_iou: Mapping[str, float | None]
+    """Of the answers that `scores` are of, by name of class. See `metrics.BoundaryIoU`."""
+    confusion: Mapping[str, Mapping[str, float]]
+    """What the pixels of each class are answered with, out of all classes: shares by name. Absent ones are left out."""
+    precision: Mapping[str, float | None]
+    """Share of each answer, out of all classes, that is right; None for one never given."""
+    temperature: float
+    """Of the weights."""
+    reliability: Mapping[str, Any]
+    """Of the confidence that people see, by all classes. See `calibration.Reliability.to_dict`."""
+    uncalibrated: Mapping[str, Any]
+    """Likewise, at temperature 1."""
     free: Scores | None = None
     """When `scores` hold answers limited to some of the classes: those of the answers out of all classes."""
+    beside: Evaluation | None = None
+    """Another data set, scored by the same rule."""
+
+    @property
+    def boundary_miou(self) -> float | None:
+        """Mean of `boundary_iou` over the classes that have one."""
+        known = [iou for iou in self.boundary_iou.values() if iou is not None]
+        return sum(known) / len(known) if known else None
 
     def to_json(self) -> str:
         """Every field as JSON."""
@@ -73,6 +96,8 @@ class Evaluation:
             "pictures": self.scores.pictures,
             "miou": self.scores.miou,
             "per_class": dict(self.scores.per_class),
+            "boundary_miou": self.boundary_miou,
+            "ece": self.reliability["ece"],
             "date": self.date,
             "command": self.command,
         }
@@ -85,19 +110,34 @@ class Evaluation:
             f"{'up to ' if self.mixed_sizes else ''}{width}x{height}, single scale, no flip; "
             f"weights {self.weights} (sha256 {self.sha256[:12]}), {self.engine} on {self.device}, {self.date}"
         )
-        columns = {"IoU %": self.scores}
+        columns: dict[str, tuple[Mapping[str, float | None], float | None, float | None]] = {
+            "IoU %": (self.scores.per_class, self.scores.miou, self.scores.pixel_accuracy),
+            "boundary IoU %": (self.boundary_iou, self.boundary_miou, None),
+        }
         if self.free is not None:
             summary += (
                 f"; other pixels than these {len(self.scores.per_class)} classes' ignored, answers limited to them; "
                 "free: answers of all classes"
             )
-            columns["free IoU %"] = self.free
+            columns["free IoU %"] = (self.free.per_class, self.free.miou, self.free.pixel_accuracy)
+        summary += f"; boundaries {100 * DILATION_RATIO:g} % of the diagonal wide"
+        if self.beside is not None:
+            summary += f"; {self.beside.dataset}: its {self.beside.scores.pictures} pictures by the same rule"
+            for name, scores in (("IoU %", self.beside.scores), ("free IoU %", self.beside.free)):
+                if scores is not None:
+                    columns[f"{self.beside.dataset} {name}"] = (scores.per_class, scores.miou, scores.pixel_accuracy)
         by_class = [
-            *([name, *(_percent(s.per_class[name]) for s in columns.values())] for name in self.scores.per_class),
-            ["**mIoU**", *(f"**{_percent(s.miou)}**" for s in columns.values())],
-            ["pixel accuracy", *(_percent(s.pixel_accuracy) for s in columns.values())],
+            *([name, *(_percent(c[0][name]) for c in columns.values())] for name in self.scores.per_class),
+            ["**mIoU**", *(f"**{_percent(c[1])}**" for c in columns.values())],
+            ["pixel accuracy", *(_percent(c[2]) for c in columns.values())],
         ]
-        parts = [f"`{self.command}`", summary, _markdown(["class", *columns], by_class)]
+        calibration = f"Calibration: ECE {_percent(self.uncalibrated['ece'])} %, uncalibrated (temperature 1)"
+        if self.temperature != 1:
+            calibration = (
+                f"Calibration: ECE {_percent(self.reliability['ece'])} % at the weights' temperature "
+                f"{self.temperature:.3f}, {_percent(self.uncalibrated['ece'])} % at temperature 1"
+            )
+        parts = [f"`{self.command}`", summary, _markdown(["class", *columns], by_class), calibration]
         if self.places:
             head = ["place", "pictures", "mIoU %", "accuracy %", *self.scores.per_class]
             by_place = [
@@ -106,6 +146,18 @@ class Evaluation:
             ]
             parts.append(_markdown(head, by_place))
         return "\n\n".join(parts)
+
+    def failures(self) -> str:
+        """Markdown: how much of each class is found, and what the rest is called. Shares of its labelled pixels."""
+        lines = []
+        for name, shares in self.confusion.items():
+            others = sorted(((share, other) for other, share in shares.items() if other != name), reverse=True)
+            called = ", ".join(f"{100 * share:.0f} % {other}" for share, other in others[:3] if share >= 0.01)
+            lines.append(
+                f"- **{name}**: {100 * shares[name]:.0f} % found{f'; called {called}' if called else ''}. "
+                + f"Of what is called {name}, {_percent(self.precision[name], 0)} % is."
+            )
+        return "\n".join(lines)
 
 
 def evaluate(
@@ -120,8 +172,11 @@ def evaluate(
     leave_out: str | None = None,
     only: str | None = None,
     classes: Sequence[str] | None = None,
+    beside: str | os.PathLike[str] | None = None,
 ) -> Evaluation:
     """Segment every picture of a split as `Segmenter.predict` does, one at a time, and score its own pixels.
+
+    One run of the network gives both the answers limited to some classes and those out of all.
 
     A progress bar goes to stderr.
 
@@ -131,6 +186,8 @@ def evaluate(
         resolution: see `Segmenter.predict`.
         classes: names of the classes to score alone: pixels of others are ignored, and each answer is the
             likeliest of these. Data sets that label only some of what they show are scored so by default.
+        beside: folder of another data set, whose split of the same name is scored by the same rule, so that the
+            two can be compared.
 
     Raises:
         ConfigError: the weights name other classes than the data set, or `classes` holds a name they lack.
@@ -144,35 +201,49 @@ def evaluate(
             f"the weights {segmenter.weights.name} name the classes of {segmenter.label_set.name} but {path} is "
             f"labelled with those of {listing.label_set.name}; choose weights trained on its classes"
         )
-    options = {"weights": segmenter.weights.name, "resolution": resolution, "only": only, "leave-out": leave_out}
+    options: dict[str, object] = {
+        "weights": segmenter.weights.name,
+        "resolution": resolution,
+        "only": only,
+        "leave-out": leave_out,
+    }
     if classes is not None:
         options["classes"] = ",".join(classes)
     elif listing.name == labelmefacade.NAME:
         classes = labelmefacade.LABELLED
     place_of = labelmefacade.city_of if listing.name == labelmefacade.NAME else drive_of
-
-    limited = segmenter if classes is None else _limited_to(segmenter, classes)
-    label_set = limited.label_set
-    new_ids = np.full(256, UNLABELLED, dtype=np.uint8)
-    new_ids[[segmenter.label_set.names.index(name) for name in label_set.names]] = np.arange(len(label_set))
+    temperature = segmenter.weights.temperature
+    names = segmenter.label_set.names
+    ids = _ids(classes, segmenter) if classes is not None else list(range(len(names)))
+    known = np.full(256, UNLABELLED, dtype=np.uint8)
+    known[ids] = ids
 
     places: dict[str, ConfusionMatrix] = {}
     pictures: dict[str, int] = {}
-    total, free = ConfusionMatrix(len(label_set)), ConfusionMatrix(len(label_set))
+    total, free, boundary = ConfusionMatrix(len(names)), ConfusionMatrix(len(names)), BoundaryIoU(len(names))
+    reliability, uncalibrated = Reliability(), Reliability()
     sizes: set[tuple[int, int]] = set()
     for sample in tqdm(listing.samples, desc=f"{listing.name} {split}", unit="pic", disable=None):
         image, labels = listing.read(sample)
-        target = torch.from_numpy(new_ids[labels])
+        target = known[labels]
         place = place_of(sample.stem)
-        answer = limited.predict(image, resolution)
-        places.setdefault(place, ConfusionMatrix(len(label_set))).update(torch.from_numpy(answer.labels), target)
+        logits = segmenter.logits(image, resolution)
+        answered, confidence = _answer(logits, target, temperature)
+        limited = answered if classes is None else known[ids][_answer(logits[:, ids], target, temperature)[0]]
+        places.setdefault(place, ConfusionMatrix(len(names))).update(*map(torch.from_numpy, (limited, target)))
         pictures[place] = pictures.get(place, 0) + 1
+        free.update(*map(torch.from_numpy, (answered, target)))
+        boundary.update(limited, target)
+        reliability.update(answered, confidence, target)
+        uncalibrated.update(answered, _answer(logits, target, 1.0)[1] if temperature != 1 else confidence, target)
         sizes.add(segmenter.working_size(labels.shape[0], labels.shape[1], resolution))
-        if classes is not None:
-            free.update(torch.from_numpy(new_ids[segmenter.predict(image, resolution).labels]), target)
     for matrix in places.values():
         total.merge(matrix)
-    by_place = {place: _scores(places[place], label_set, pictures[place]) for place in sorted(places)}
+    by_place = {place: _scores(places[place], names, ids, pictures[place]) for place in sorted(places)}
+    other = None
+    if beside is not None:
+        other = evaluate(beside, split, weights, device, resolution, engine=engine, threads=threads, classes=classes)
+        options["beside"] = f"PATH/{other.dataset}"
     return Evaluation(
         dataset=listing.name,
         split=split,
@@ -184,43 +255,54 @@ def evaluate(
         engine=segmenter.engine.name,
         date=date.today().isoformat(),
         command=_command(listing.name, split, options),
-        scores=_scores(total, label_set, len(listing.samples)),
+        scores=_scores(total, names, ids, len(listing.samples)),
         places=by_place if len(by_place) > 1 else {},
-        free=None if classes is None else _scores(free, label_set, len(listing.samples)),
+        boundary_iou=_by_name(boundary.iou(), names, ids),
+        confusion={
+            names[k]: dict(zip(names, free.shares()[k].tolist(), strict=False)) for k in ids if free.counts[k].sum()
+        },
+        precision=_by_name(free.precision(), names, ids),
+        temperature=temperature,
+        reliability=reliability.to_dict(),
+        uncalibrated=uncalibrated.to_dict(),
+        free=None if classes is None else _scores(free, names, ids, len(listing.samples)),
+        beside=other,
     )
 
 
-def _limited_to(segmenter: Segmenter, classes: Sequence[str]) -> Segmenter:
-    """The same network with only these rows of its classifier, so that it answers with no other class."""
-    weights = segmenter.weights
-    names = weights.label_set.names
+def _answer(
+    logits: Tensor, target: NDArray[np.uint8], temperature: float
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Labels and confidence of one picture, at its target's size. Shapes: (H, W)."""
+    height, width = target.shape
+    labels, confidence = answer_from_logits(logits, (height, width), temperature)
+    return labels[0], confidence[0]
+
+
+def _ids(classes: Sequence[str], segmenter: Segmenter) -> list[int]:
+    """Of the named classes, in ascending order."""
+    names = segmenter.label_set.names
+    if not classes:
+        raise ConfigError(f"no class to score; choose from {', '.join(names)}")
     unknown = [name for name in classes if name not in names]
     if unknown:
-        raise ConfigError(f"the weights {weights.name} have no class {unknown[0]!r}; choose from {', '.join(names)}")
-    ids = [id for id, name in enumerate(names) if name in classes]
-    if not ids:
-        raise ConfigError(f"no class to score; choose from {', '.join(names)}")
-    limited = replace(
-        weights,
-        architecture=replace(weights.architecture, num_classes=len(ids)),
-        label_set=replace(
-            weights.label_set, labels=tuple(replace(weights.label_set.labels[id], id=i) for i, id in enumerate(ids))
-        ),
-        tensors={
-            name: tensor[ids] if name in ("classifier.weight", "classifier.bias") else tensor
-            for name, tensor in weights.tensors.items()
-        },
-    )
-    return Segmenter(limited, make_engine(segmenter.engine.name, limited, segmenter.engine.device))
+        raise ConfigError(
+            f"the weights {segmenter.weights.name} have no class {unknown[0]!r}; choose from {', '.join(names)}"
+        )
+    return sorted({names.index(name) for name in classes})
 
 
-def _scores(matrix: ConfusionMatrix, label_set: LabelSet, pictures: int) -> Scores:
+def _scores(matrix: ConfusionMatrix, names: Sequence[str], ids: Sequence[int], pictures: int) -> Scores:
     return Scores(
         pictures=pictures,
-        miou=_or_none(matrix.miou()),
+        miou=_or_none(float(matrix.iou()[ids].nanmean())),
         pixel_accuracy=_or_none(matrix.pixel_accuracy()),
-        per_class=dict(zip(label_set.names, map(_or_none, matrix.iou().tolist()), strict=True)),
+        per_class=_by_name(matrix.iou(), names, ids),
     )
+
+
+def _by_name(values: Tensor, names: Sequence[str], ids: Sequence[int]) -> dict[str, float | None]:
+    return {names[k]: _or_none(float(values[k])) for k in ids}
 
 
 def _or_none(value: float) -> float | None:
@@ -237,8 +319,8 @@ def _command(dataset: str, split: str, options: Mapping[str, object]) -> str:
     return shlex.join(words)
 
 
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"
+def _percent(share: float | None, digits: int = 2) -> str:
+    return "-" if share is None else f"{100 * share:.{digits}f}"
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

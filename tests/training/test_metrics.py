@@ -1,4 +1,4 @@
-"""The confusion matrix against known answers and against plain loops."""
+"""The confusion matrix and boundary IoU against known answers and against plain loops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ecmnet_app.training.metrics import ConfusionMatrix
+from ecmnet_app.training import metrics
+from ecmnet_app.training.metrics import BoundaryIoU, ConfusionMatrix
 
 CLASSES = 4
 
@@ -129,3 +130,70 @@ def test_shapes_and_class_counts_must_match() -> None:
         counted(torch.zeros(2, 3, dtype=torch.uint8), torch.zeros(3, 2, dtype=torch.uint8))
     with pytest.raises(ValueError, match="cannot merge 3 classes into 4"):
         ConfusionMatrix(4).merge(ConfusionMatrix(3))
+
+
+def test_shares_and_precision_known_answer() -> None:
+    matrix = counted([0, 1, 1, 255, 1, 1, 0], [0, 0, 0, 0, 1, 1, 255], 3)
+    np.testing.assert_allclose(matrix.shares().numpy(), [[1 / 4, 2 / 4, 0, 1 / 4], [0, 1, 0, 0], [math.nan] * 4])
+    np.testing.assert_allclose(matrix.precision().numpy(), [1, 2 / 4, math.nan])
+
+
+def boundary_reference(labels: np.ndarray, target: np.ndarray, distance: int) -> list[float]:
+    """Boundary IoU as its definition reads: sets of pixels, each asked for a pixel of another mask in reach."""
+    height, width = target.shape
+
+    def boundary(ids: np.ndarray, k: int) -> set[tuple[int, int]]:
+        mask = {(y, x) for y in range(height) for x in range(width) if ids[y, x] == k and target[y, x] != 255}
+        reach = range(-distance, distance + 1)
+        return {(y, x) for y, x in mask if any((y + dy, x + dx) not in mask for dy in reach for dx in reach)}
+
+    ious = []
+    for k in range(CLASSES):
+        answered, true = boundary(labels, k), boundary(target, k)
+        ious.append(len(answered & true) / len(answered | true) if answered | true else math.nan)
+    return ious
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Maps of blocks, some of which are wide enough to have an inside."""
+    shape = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    size = draw(st.integers(1, 4))
+    coarse = [draw(hnp.arrays(np.uint8, shape, elements=ids)) for _ in range(2)]
+    answered, true = (np.kron(c, np.ones((size, size), np.uint8)) for c in coarse)
+    return np.roll(answered, draw(st.integers(0, 2)), axis=1), true
+
+
+@given(pictures(), st.integers(1, 3))
+def test_boundary_iou_agrees_with_its_definition(pair: tuple[np.ndarray, np.ndarray], distance: int) -> None:
+    boundaries = BoundaryIoU(CLASSES)
+    ratio = distance / math.hypot(*pair[1].shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "DILATION_RATIO", ratio)
+        boundaries.update(*pair)
+    np.testing.assert_allclose(boundaries.iou().numpy(), boundary_reference(*pair, distance))
+
+
+def test_boundary_iou_known_answer_at_three_pixels() -> None:
+    target = np.zeros((360, 480), np.uint8)  # diagonal 600
+    target[100:200, 100:200] = 1
+    shifted = np.zeros_like(target)
+    shifted[100:200, 101:201] = 1
+    boundaries = BoundaryIoU(2)
+    boundaries.update(shifted, target)
+    ring = 100 * 100 - 94 * 94
+    # Of each 3-pixel ring: 94 rows keep 2 of 3 columns on either side, the top and bottom 3 rows keep 99 of 100.
+    both = 94 * (2 + 2) + 6 * 99
+    assert boundaries.iou()[1] == pytest.approx(both / (2 * ring - both))
+
+
+def test_boundary_iou_sums_counts_over_pictures() -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.choice(np.array([0, 1, 2, 3, 255], np.uint8), (2, 2, 30, 40))
+    one, other, total = (BoundaryIoU(CLASSES) for _ in range(3))
+    one.update(*maps[0])
+    other.update(*maps[1])
+    for pair in maps:
+        total.update(*pair)
+    np.testing.assert_array_equal(total.both, one.both + other.both)
+    np.testing.assert_array_equal(total.either, one.either + other.either)
