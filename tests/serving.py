@@ -56,13 +56,13 @@ def why_no_chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[Any]:
+def chromium(*flags: str) -> Iterator[Any]:
     """A playwright Browser."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium") or CHROMIUM, headless=True, args=list(CHROMIUM_FLAGS)
+            executable_path=shutil.which("chromium") or CHROMIUM, headless=True, args=[*CHROMIUM_FLAGS, *flags]
         )
         yield browser
         browser.close()

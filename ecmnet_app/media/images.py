@@ -34,7 +34,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF or PPM"
 
 
-def read_image(source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
+def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode a picture, turned as its EXIF orientation says.
 
     Grey, palette and CMYK become RGB; alpha is dropped; of 16 bits the upper 8 are kept; of an animation, the
@@ -42,19 +42,20 @@ def read_image(source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
 
     Args:
         source: a path, or the bytes of a file.
+        max_pixels: larger pictures are refused before they are decoded.
 
     Returns:
         RGB, uint8. Shape: (H, W, 3).
 
     Raises:
-        ImageError: the file is missing, empty, truncated, of another kind, or larger than `MAX_PIXELS`.
+        ImageError: the file is missing, empty, truncated, of another kind, or larger than `max_pixels`.
     """
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the picture")
+        return _decode(io.BytesIO(source), "the picture", max_pixels)
     name = os.fspath(source)
     try:
         with open(source, "rb") as file:
-            return _decode(file, name)
+            return _decode(file, name, max_pixels)
     except OSError as error:
         raise ImageError(f"cannot read {name}: {error.strerror or error}") from error
 
@@ -140,20 +141,20 @@ def _write(path: str | os.PathLike[str], data: bytes) -> None:
         raise ImageError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
 
 
-def _check_size(width: int, height: int, name: str) -> None:
-    if width * height > MAX_PIXELS:
+def _check_size(width: int, height: int, name: str, max_pixels: int = MAX_PIXELS) -> None:
+    if width * height > max_pixels:
         raise ImageError(
-            f"{name} is {width}x{height}, larger than the {MAX_PIXELS / 1e6:.0f} megapixels allowed; make it smaller"
+            f"{name} is {width}x{height}, larger than the {max_pixels / 1e6:g} megapixels allowed; make it smaller"
         )
 
 
-def _decode(file: BinaryIO, name: str) -> NDArray[np.uint8]:
+def _decode(file: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uint8]:
     if not file.read(1):
         raise ImageError(f"{name} is an empty file; send a {_KINDS} picture")
     file.seek(0)
     try:
         with Image.open(file, formats=FORMATS) as image:
-            _check_size(image.width, image.height, name)
+            _check_size(image.width, image.height, name, max_pixels)
             if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
                 raise ImageError(f"{name} holds 32-bit values, whose range is not known; save it with 8 or 16 bits")
             return _to_rgb(ImageOps.exif_transpose(image))
@@ -162,7 +163,7 @@ def _decode(file: BinaryIO, name: str) -> NDArray[np.uint8]:
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not a picture that can be read; send a {_KINDS} picture") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name} is larger than the {MAX_PIXELS / 1e6:.0f} megapixels allowed") from error
+        raise ImageError(f"{name} is larger than the {max_pixels / 1e6:g} megapixels allowed") from error
     except Exception as error:  # whatever the parsing in Pillow meets: OSError, SyntaxError, struct.error, ...
         raise ImageError(f"{name} is damaged and cannot be decoded ({error}); save or copy it again") from error
 

@@ -8,7 +8,7 @@ import gradio as gr
 
 from ecmnet_app.core import Segmenter
 from ecmnet_app.core.stream import StreamWorker
-from ecmnet_app.ui import picture
+from ecmnet_app.ui import live, picture
 
 __all__ = ["build"]
 
@@ -22,8 +22,11 @@ def build(segmenter: Segmenter, worker: StreamWorker) -> gr.Blocks:
     """
     with gr.Blocks(title="ECMNet: every pixel named", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.HTML(_HEADER, apply_default_css=False)
-        with gr.Tabs(), gr.Tab("Picture"):
-            picture.build_tab(segmenter, worker)
+        with gr.Tabs():
+            with gr.Tab("Picture"):
+                picture.build_tab(segmenter, worker)
+            with gr.Tab("Live"):
+                live.build_tab(segmenter, worker)
         gr.HTML(_footer(segmenter), apply_default_css=False)
     return page.queue(max_size=64, default_concurrency_limit=4)
 
@@ -37,7 +40,7 @@ _HEADER = """
   </svg>
   <div>
     <h1>ECMNet</h1>
-    <p>Drop in a street picture and see every pixel named. No picture leaves this server.</p>
+    <p>A picture or a camera of a street, and every pixel of it named. No picture leaves this server.</p>
   </div>
 </header>
 """

@@ -189,7 +189,16 @@ def test_a_picture_too_large_is_refused_before_it_is_decoded(size: tuple[int, in
     start = time.process_time()
     with pytest.raises(ImageError, match="larger than the 50 megapixels allowed"):
         read_image(bomb)
+    with pytest.raises(ImageError, match=r"larger than the 1\.5 megapixels allowed"):
+        read_image(bomb, max_pixels=1_500_000)
     assert time.process_time() - start < 0.1
+
+
+def test_a_limit_of_the_caller_is_kept_to_the_pixel() -> None:
+    data = png(20, 30, png_chunk(b"IDAT", zlib.compress(bytes(30 * 61))))
+    assert read_image(data, max_pixels=600).shape == (30, 20, 3)
+    with pytest.raises(ImageError, match="is 20x30, larger than the 0.000599 megapixels"):
+        read_image(data, max_pixels=599)
 
 
 def test_a_bomb_in_a_text_chunk_is_not_unpacked() -> None:
