@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "network": {"network"},
     "media": {"errors", "media"},
     "core": {"errors", "media", "network", "core"},
+    "ros_messages": {"errors", "media"},
     "training": {"errors", "media", "network", "core", "training"},
     "ui": {"errors", "media", "core", "ui"},
 }
