@@ -42,6 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_segment_parser(commands)
     add_train_parser(commands)
     add_evaluate_parser(commands)
+    add_calibrate_parser(commands)
     add_info_parser(commands)
     return parser
 
@@ -86,6 +87,13 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="short side to resize larger pictures to; the weights' by default",
     )
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="PATH", help="folder of the data set, in CamVid's or Cityscapes' layout")
+    parser.add_argument("--split", default="test", help="test, val, train, or several joined by + (test)")
+    parser.add_argument("--only", metavar="PREFIXES", help="take only pictures whose names start so, comma separated")
+    parser.add_argument("--leave-out", metavar="PREFIXES", help="leave out pictures whose names start so")
 
 
 def add_segment_parser(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -207,16 +215,21 @@ def add_evaluate_parser(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = _add_command(
         commands,
         "evaluate",
-        "Score weights on labelled pictures: IoU of each class",
+        "Score weights on labelled pictures: IoU of each class, failures, calibration",
         "  ecmnet evaluate data/camvid --split test\n"
+        "  ecmnet evaluate data/labelmefacade --split test --beside data/camvid --out docs/accuracy\n"
         "  ecmnet evaluate data/cityscapes --split val --weights runs/city/city.safetensors --json",
     )
-    parser.add_argument("path", metavar="PATH", help="folder of the data set, in CamVid's or Cityscapes' layout")
-    parser.add_argument("--split", default="test", help="test, val, train, or several joined by + (test)")
-    parser.add_argument("--only", metavar="PREFIXES", help="score only pictures whose names start so, comma separated")
-    parser.add_argument("--leave-out", metavar="PREFIXES", help="leave out pictures whose names start so")
+    _add_data_arguments(parser)
     parser.add_argument("--classes", metavar="NAMES", help="score these classes alone, comma separated")
+    parser.add_argument("--beside", metavar="PATH", help="another data set, to be scored by the same rule")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for the same as a page, with plots of calibration and confusions",
+    )
     parser.add_argument("--record", action="store_true", help="keep the scores in the weights' JSON as well")
     _add_model_arguments(parser)
     parser.set_defaults(run=run_evaluate)
@@ -226,7 +239,11 @@ def run_evaluate(args: argparse.Namespace) -> int:
     """Print the table of the model card."""
     from ecmnet_app.core.weights import record_metric
     from ecmnet_app.training.evaluate import evaluate
+    from ecmnet_app.training.figures import write_report
+    from ecmnet_app.training.report import check_drawing
 
+    if args.out is not None:
+        check_drawing()
     result = evaluate(
         args.path,
         args.split,
@@ -238,10 +255,57 @@ def run_evaluate(args: argparse.Namespace) -> int:
         leave_out=args.leave_out,
         only=args.only,
         classes=args.classes.split(",") if args.classes else None,
+        beside=args.beside,
     )
     if args.record:
         record_metric(args.weights, result.metric())
-    print(result.to_json() if args.json else result.table())
+    if args.out is not None:
+        write_report(result, args.out)
+    print(result.to_json() if args.json else f"{result.table()}\n\n{result.failures()}")
+    return DONE
+
+
+def add_calibrate_parser(commands: Commands[argparse.ArgumentParser]) -> None:
+    """`ecmnet calibrate`."""
+    parser = _add_command(
+        commands,
+        "calibrate",
+        "Fit the temperature that makes confidence mean something, on pictures that the weights never saw",
+        "  ecmnet calibrate data/camvid --split train --only 0006R0 --weights runs/a/leave-out.safetensors\n"
+        "  ecmnet calibrate data/camvid --split train --only 0006R0 --weights runs/a/leave-out.safetensors \\\n"
+        "    --into camvid",
+    )
+    _add_data_arguments(parser)
+    parser.add_argument(
+        "--into",
+        metavar="NAME|PATH",
+        help="keep the temperature in the JSON of these weights: the ones that were trained alike on all pictures",
+    )
+    _add_model_arguments(parser)
+    parser.set_defaults(run=run_calibrate)
+
+
+def run_calibrate(args: argparse.Namespace) -> int:
+    """Print the temperature, and keep it where asked to."""
+    from ecmnet_app.core.weights import load_weights, record_temperature
+    from ecmnet_app.training.calibration import calibrate
+
+    if args.into is not None:
+        load_weights(args.into)  # said before the work, not after
+    result = calibrate(
+        args.path,
+        args.split,
+        args.weights,
+        args.device,
+        args.resolution,
+        engine=args.engine,
+        threads=args.threads,
+        leave_out=args.leave_out,
+        only=args.only,
+    )
+    if args.into is not None:
+        record_temperature(args.into, result.temperature)
+    print(result.table())
     return DONE
 
 

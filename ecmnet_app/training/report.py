@@ -26,9 +26,7 @@ def check_drawing() -> None:
         ConfigError: matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise ConfigError(
-            "training draws its curves with matplotlib, which is missing: pip install 'ecmnet-app[train]'"
-        )
+        raise ConfigError("plots are drawn with matplotlib, which is missing: pip install 'ecmnet-app[train]'")
 
 
 def draw_curves(log: Path, path: Path) -> None:
