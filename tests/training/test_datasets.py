@@ -159,6 +159,35 @@ def test_what_is_missing_is_named(tree: Path) -> None:
         load_dataset(tree, "val", leave_out="C3")
 
 
+def test_pictures_without_labels(tree: Path, tmp_path: Path) -> None:
+    """Of a labelled set, and of folders that have no labels at all; never a label of theirs."""
+    labelled = load_dataset(tree, "train+val")
+    pictures = load_dataset(tree, "train+val", labels=False)
+    assert torch.equal(pictures.images, labelled.images)
+    assert torch.equal(pictures.sizes, labelled.sizes)
+    assert (pictures.labels == 255).all()
+
+    folder = tmp_path / "collected"
+    image, _ = random_pair(7, 30, 50, [0])
+    write_png(folder / "here" / "a.png", image)
+    turned = Image.fromarray(image)
+    exif = turned.getexif()
+    exif[0x0112] = 6  # the camera was held upright: to be turned right by 90 degrees
+    turned.save(folder / "here" / "b.png", exif=exif)
+    write_png(folder / "there" / "c.png", np.full((60, 200, 3), 9, np.uint8))
+    data = load_dataset(folder, "here+there", labels=False, max_side=100)
+    assert data.stems == ("a", "b", "c")
+    assert data.sizes.tolist() == [[30, 50], [50, 30], [30, 100]]
+    assert np.array_equal(data.images[0, :, :30, :50].permute(1, 2, 0).numpy(), image)
+    assert np.array_equal(data.images[1, :, :50, :30].permute(1, 2, 0).numpy(), np.rot90(image, -1))
+    assert (data.images[2, :, :30, :100] == 9).all()
+    assert (data.labels == 255).all()
+    with pytest.raises(DataError, match="no split 'nowhere'; choose from here, there"):
+        load_dataset(folder, "nowhere", labels=False)
+    with pytest.raises(DataError, match="no layout that is known"):
+        load_dataset(folder, "here")
+
+
 def test_empty_split(tree: Path) -> None:
     (tree / "test").mkdir()
     (tree / "testannot").mkdir()

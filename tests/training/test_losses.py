@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ecmnet_app.training.losses import class_weights, segmentation_loss
+from ecmnet_app.training.losses import class_weights, distillation_loss, segmentation_loss
 
 CLASSES = 3
 WEIGHTS = torch.tensor([0.5, 2.0, 3.0])
@@ -128,3 +128,24 @@ def test_class_weights() -> None:
     e = math.e
     weights = class_weights(torch.tensor([e - 1.2, e**2 - 1.2, 0.0]), 1.2)
     assert weights.tolist() == pytest.approx([1, 0.5, 1 / math.log(1.2)], rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_distance_to_a_teacher(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 2, CLASSES, 3, 4, generator=generator)
+    total = 0.0
+    for b, y, x in np.ndindex(2, 3, 4):
+        p = softmax(teacher[b, :, y, x].numpy() / temperature)
+        q = softmax(student[b, :, y, x].numpy() / temperature)
+        total += float((p * np.log(p / q)).sum())
+    expected = total / 24 * temperature**2
+    assert float(distillation_loss(student, teacher, temperature)) == pytest.approx(expected, rel=1e-5)
+    assert float(distillation_loss(teacher + 5, teacher, temperature)) == pytest.approx(0, abs=1e-6)
+
+
+def test_distance_to_a_teacher_is_computed_in_single_precision() -> None:
+    logits = torch.randn(1, CLASSES, 2, 2, generator=torch.Generator().manual_seed(1)).bfloat16()
+    loss = distillation_loss(logits, 2 * logits, 1.0)
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(float(distillation_loss(logits.float(), 2 * logits.float(), 1.0)), rel=1e-6)
