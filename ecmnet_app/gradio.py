@@ -44,7 +44,7 @@ def _serve(options: argparse.Namespace) -> None:
         # A CPU gains nothing by batches, and the first of one would wait for the last.
         max_batch = 1 if segmenter.engine.device.type == "cpu" else 8
         worker = stack.enter_context(StreamWorker(segmenter.predict_batch, max_batch))
-        app = create_app(build(segmenter, worker), options.auth, options.root_path, options.max_upload_mb)
+        app = create_app(build(segmenter, worker), worker, options.auth, options.root_path, options.max_upload_mb)
         serve(app, listener, options.ssl_certfile, options.ssl_keyfile)
 
 

@@ -28,6 +28,7 @@ import itertools
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -129,6 +130,7 @@ class Source:
         """Forget the source. Its waiting frame is answered with a StreamError; one that is running, as usual."""
         with self._worker._changed:
             self._closed = True
+            self._worker._sources.discard(self)
             waiting = self._worker._waiting.pop(self, None)
         if waiting is not None:
             waiting.answer_unrun(_closed_error())
@@ -156,13 +158,23 @@ class StreamWorker:
         self._max_batch = max_batch
         self._changed = threading.Condition()
         self._waiting: dict[Source, _Frame] = {}  # in order of whose turn it is; all that is kept of a source
+        self._sources: weakref.WeakSet[Source] = weakref.WeakSet()  # to be counted
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="ecmnet-stream", daemon=True)
         self._thread.start()
 
     def open(self) -> Source:
         """A new source. Frames submitted to it after the worker has closed are answered with a StreamError."""
-        return Source(self)
+        source = Source(self)
+        with self._changed:
+            self._sources.add(source)
+        return source
+
+    @property
+    def sources(self) -> int:
+        """How many sources are open. One that its owner let go without closing it is not."""
+        with self._changed:
+            return len(self._sources)
 
     def close(self) -> None:
         """Answer waiting frames with a StreamError, finish the batch that is running, and stop the thread."""

@@ -11,8 +11,10 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Response
 
+from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.ui.component import STATIC_FOLDER
+from ecmnet_app.ui.gate import Gate
 from ecmnet_app.ui.theme import make_theme
 
 __all__ = ["create_app", "listen", "serve"]
@@ -20,6 +22,7 @@ __all__ = ["create_app", "listen", "serve"]
 
 def create_app(
     page: gr.Blocks,
+    worker: StreamWorker,
     auth: tuple[str, str] | None = None,
     root_path: str | None = None,
     max_upload_mb: int = 50,
@@ -28,15 +31,17 @@ def create_app(
 
     Args:
         page: from `ui.build`.
+        worker: that the page was built with; /healthz tells how many sources it has.
         auth: user and password that the page asks for.
         root_path: where a proxy serves the page, such as "/ecmnet".
         max_upload_mb: larger files are refused.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Gate)
 
     @app.get("/healthz")
-    def healthz() -> dict[str, str]:
-        return {"status": "ok", "version": version("ecmnet-app")}
+    def healthz() -> dict[str, str | int]:
+        return {"status": "ok", "version": version("ecmnet-app"), "sources": worker.sources}
 
     @app.api_route("/gradio_api/file=http{rest:path}", methods=["GET", "HEAD"])
     @app.api_route("/gradio_api/file/http{rest:path}", methods=["GET", "HEAD"])
@@ -46,6 +51,8 @@ def create_app(
 
     # Only `launch` sets this, and without it gradio lets a request name any file of this machine as its upload.
     page.has_launched = True
+    # A client names its own session, and gradio keeps 33 KB of each: 10,000 by default.
+    page.state_session_capacity = 500
     return gr.mount_gradio_app(
         app,
         page,

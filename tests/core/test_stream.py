@@ -194,6 +194,23 @@ def test_a_closed_source_and_an_answered_frame_are_forgotten():
         assert [ref() for ref in remains] == [None, None, None]
 
 
+def test_open_sources_are_counted_until_they_are_closed_or_let_go():
+    with StreamWorker(answer_with_value) as worker:
+        kept, closed, let_go = (worker.open() for _ in range(3))
+        assert worker.sources == 3
+        closed.close()
+        closed.close()
+        assert worker.sources == 2
+        get(let_go.submit(picture(1)))
+        del let_go
+        deadline = time.monotonic() + TIMEOUT
+        while worker.sources > 1 and time.monotonic() < deadline:
+            gc.collect()
+            time.sleep(0.01)
+        assert worker.sources == 1
+        assert value_of(get(kept.submit(picture(2)))) == 2
+
+
 def test_closing_the_worker_mid_flight_answers_everyone_and_ends_its_thread(gate):
     worker = StreamWorker(gate)
     sources = [worker.open() for _ in range(3)]
@@ -302,6 +319,7 @@ def test_any_history_is_answered_as_the_model_says(steps, max_batch, close_worke
             closed.add(source)
             if source in waiting:
                 expected[waiting.pop(source)] = "closed"
+            assert worker.sources == 5 - len(closed)
         elif running:
             for frame in running:
                 expected[frame] = "segmented"

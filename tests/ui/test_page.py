@@ -190,11 +190,11 @@ def test_https(tiny_weights, tmp_path):
 @pytest.fixture
 def page(segmenter):
     with StreamWorker(segmenter.predict_batch) as worker:
-        yield ui.build(segmenter, worker)
+        yield ui.build(segmenter, worker), worker
 
 
 def test_a_login_guards_all_but_health(page):
-    with TestClient(create_app(page, auth=("ada", "secret"))) as client:
+    with TestClient(create_app(*page, auth=("ada", "secret"))) as client:
         assert client.get("/healthz").status_code == 200
         for path in ("/config", "/gradio_api/info"):
             assert client.get(path).status_code == 401
@@ -205,19 +205,19 @@ def test_a_login_guards_all_but_health(page):
 
 
 def test_an_upload_over_the_limit_is_refused(page):
-    with TestClient(create_app(page, max_upload_mb=1)) as client:
+    with TestClient(create_app(*page, max_upload_mb=1)) as client:
         for size, status in ((2**20 - 1, 200), (2**20 + 1, 413)):
             reply = client.post("/gradio_api/upload", files={"files": ("a.jpg", b"x" * size)})
             assert reply.status_code == status
 
 
 def test_a_proxy_can_serve_it_under_a_path(page):
-    with TestClient(create_app(page, root_path="/ecmnet")) as client:
+    with TestClient(create_app(*page, root_path="/ecmnet")) as client:
         assert client.get("/config").json()["root"].endswith("/ecmnet")
 
 
 def test_there_are_no_pages_but_ours(page):
-    with TestClient(create_app(page)) as client:
+    with TestClient(create_app(*page)) as client:
         for path in ("/docs", "/redoc", "/openapi.json", "/monitoring"):
             assert client.get(path).status_code in (403, 404), path
 
