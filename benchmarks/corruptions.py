@@ -70,7 +70,7 @@ def main() -> None:
         }
 
     weights = segmenter.weights
-    title = f"{weights.name} on every {args.every}th picture of {listing.name} {args.split}"
+    title = f"{weights.name} on one picture in {args.every} of {listing.name} {args.split}"
     print(f"{title}: {len(pairs)} pictures, mIoU %; weights {weights.sha256[:12]}, {segmenter.engine.device}, ", end="")
     print(f"{date.today().isoformat()}. As they are: {100 * clean:.1f}\n")
     print(f"| corruption | {' | '.join(f'{s:4d}' for s in SEVERITIES)} | mean | of clean |")

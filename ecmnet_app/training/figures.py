@@ -75,7 +75,7 @@ def draw_reliability(evaluation: Evaluation) -> bytes:
         axes.plot(confidence, accuracy, color="tab:blue", marker="o", markersize=4, label="accuracy")
         error = "-" if bins["ece"] is None else f"{100 * bins['ece']:.2f} %"
         axes.set(title=f"{title}: ECE {error}", xlabel="confidence", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    row[0].set_ylabel(f"{evaluation.dataset} {evaluation.split}")
+    row[0].set_ylabel(f"accuracy, {evaluation.weights} on {evaluation.dataset} {evaluation.split}")
     row[0].legend(loc="upper left", frameon=False)
     return _svg(figure)
 
