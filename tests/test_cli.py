@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from PIL import Image
 
 import ecmnet_app
 from ecmnet_app.cli import main
-from ecmnet_app.core import CAMVID, Segmenter
+from ecmnet_app.core import CAMVID, Segmenter, load_weights, save_weights
 from ecmnet_app.core import weights as weights_module
 from ecmnet_app.media import read_image, write_image
 from ecmnet_app.segment_files import find_pictures
@@ -207,7 +208,12 @@ def test_evaluate_prints_a_table_or_json(
         cv2.imwrite(str(tmp_path / f"camvid/testannot/d_{i}.png"), labels)
     arguments = ["evaluate", str(tmp_path / "camvid"), "--weights", str(tiny_weights), "--device", "cpu"]
     assert main(arguments) == 0
-    assert "mIoU" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "mIoU" in table
+    assert "- **Road**: " in table
+    assert main([*arguments, "--out", str(tmp_path / "pages"), "--beside", str(tmp_path / "camvid")]) == 0
+    assert "camvid IoU %" in capsys.readouterr().out
+    assert len(list((tmp_path / "pages").iterdir())) == 3
     assert main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["scores"]["pictures"] == 2
@@ -215,12 +221,35 @@ def test_evaluate_prints_a_table_or_json(
     assert main(["evaluate", str(tmp_path / "none"), "--weights", str(tiny_weights)]) == 2
 
 
+def test_calibrate_keeps_the_temperature_where_it_is_told_to(
+    tmp_path: Path, make_picture: MakePicture, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segmenter = Segmenter.from_pretrained(tiny_weights, device="cpu")
+    picture = make_picture(96, 128)
+    labels = segmenter.predict(picture).labels
+    labels[:12] = 10 - labels[:12]  # so that some answers are wrong
+    write_image(tmp_path / "camvid/train/d_0.png", picture)
+    (tmp_path / "camvid/trainannot").mkdir()
+    cv2.imwrite(str(tmp_path / "camvid/trainannot/d_0.png"), labels)
+    save_weights(tmp_path / "all", load_weights(tiny_weights).build(), CAMVID, working_short_side=360)
+    arguments = ["calibrate", str(tmp_path / "camvid"), "--split", "train", "--weights", str(tiny_weights)]
+    assert main(arguments) == 0
+    temperature = float(re.findall(r"temperature (\S+), fitted to tiny on 1 pictures", capsys.readouterr().out)[0])
+    assert load_weights(tmp_path / "all.safetensors").temperature == 1
+    assert main([*arguments, "--into", str(tmp_path / "all.safetensors")]) == 0
+    assert load_weights(tmp_path / "all.safetensors").temperature == pytest.approx(temperature, abs=1e-4) != 1
+    assert load_weights(tiny_weights).temperature == 1
+    capsys.readouterr()
+    assert main([*arguments, "--into", "nowhere"]) == 2
+    assert "no weights 'nowhere'" in capsys.readouterr().err
+
+
 def run(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "ecmnet_app", *arguments]
 
 
 def test_help_shows_examples_and_needs_no_torch() -> None:
-    for command in ("segment", "evaluate", "info"):
+    for command in ("segment", "evaluate", "calibrate", "info"):
         found = subprocess.run(run(command, "--help"), capture_output=True, text=True, check=True)
         assert f"examples:\n  ecmnet {command}" in found.stdout
     code = "import sys, ecmnet_app.cli; ecmnet_app.cli.make_parser(); sys.exit('torch' in sys.modules)"
