@@ -151,14 +151,15 @@ def _read_frame(frame: Any) -> tuple[str, bytes]:
     name, image = (frame.get("viewer"), frame.get("image")) if isinstance(frame, dict) else (None, None)
     if not (isinstance(name, str) and 0 < len(name) <= 64 and isinstance(image, str)):
         raise StreamError('a frame is an object {"viewer": name, "seq": number, "image": JPEG in base64}')
-    if len(image) * 3 // 4 > MAX_FRAME_BYTES + 2:  # 2: padding
+    try:
+        data = base64.b64decode(image, validate=True)
+    except ValueError as error:
+        raise StreamError("the frame's image is not base64; encode its bytes so") from error
+    if len(data) > MAX_FRAME_BYTES:
         raise StreamError(
             f"the frame is larger than {MAX_FRAME_BYTES / 1e6:g} MB; send it smaller, or with less quality"
         )
-    try:
-        return name, base64.b64decode(image, validate=True)
-    except ValueError as error:
-        raise StreamError("the frame's image is not base64; encode its bytes so") from error
+    return name, data
 
 
 def _describe(answer: Answer) -> dict[str, Any]:

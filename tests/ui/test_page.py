@@ -26,6 +26,7 @@ from starlette.testclient import TestClient
 from ecmnet_app import gradio as door
 from ecmnet_app import ui
 from ecmnet_app.core import Segmenter
+from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.media.images import read_image
@@ -106,9 +107,10 @@ def test_there_is_one_end_point(client):
     api = client.view_api(return_format="dict")
     assert list(api["named_endpoints"]) == ["/segment"]
     assert api["unnamed_endpoints"] == {}
-    picture, resolution = api["named_endpoints"]["/segment"]["parameters"]
+    picture, *options = api["named_endpoints"]["/segment"]["parameters"]
     assert picture["example_input"]["path"] == "street.jpg", "its example is no address"
-    assert resolution["parameter_has_default"]
+    assert [option["parameter_name"] for option in options] == ["resolution", "weights"]
+    assert all(option["parameter_has_default"] for option in options)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,7 @@ def test_there_is_one_end_point(client):
     [
         ("notes.jpg", b"no picture", {}, "not a picture that can be read"),
         ("street.png", None, {"resolution": 5}, "resolution must be at least 32"),
+        ("street.png", None, {"weights": "nowhere"}, "no weights 'nowhere' here; choose from tiny"),
     ],
 )
 def test_errors_say_what_is_wrong_and_nothing_of_the_server(client, street, tmp_path, name, content, options, message):
@@ -189,8 +192,9 @@ def test_https(tiny_weights, tmp_path):
 
 @pytest.fixture
 def page(segmenter):
-    with StreamWorker(segmenter.predict_batch) as worker:
-        yield ui.build(segmenter, worker), worker
+    segmenters = SegmenterPool([tiny_weights])
+    with StreamWorker(segmenters.predict_batch) as worker:
+        yield ui.build(segmenters, worker), worker
 
 
 def test_a_login_guards_all_but_health(page):
