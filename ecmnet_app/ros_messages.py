@@ -216,13 +216,13 @@ def fill_image(message: _Message, header: Any, pixels: NDArray[np.uint8], encodi
     Args:
         message: an empty sensor_msgs/Image.
         header: of the picture that this one answers, taken as it is.
-        pixels: uint8. Shape: (H, W) for mono8, (H, W, 3) for rgb8.
-        encoding: "mono8" or "rgb8".
+        pixels: uint8. Shape: (H, W) for mono8, (H, W, 3) for rgb8 and bgr8.
+        encoding: "mono8", "rgb8" or "bgr8".
 
     Raises:
         ImageError: pixels and encoding do not fit.
     """
-    if encoding == "rgb8":
+    if encoding in ("rgb8", "bgr8"):
         check_image(pixels)
     elif encoding != "mono8" or pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ImageError(f"mono8 takes uint8 of shape (height, width), not {pixels.dtype} of {pixels.shape}")

@@ -256,6 +256,7 @@ def test_what_is_filled_in_reads_back(height: int, width: int, seed: int) -> Non
     assert all(mask.data[v * width + u] == labels[v, u] for v in range(height) for u in range(width))
     picture = random.integers(0, 256, (height, width, 3), dtype=np.uint8)[:, ::-1]  # rows that do not lie in order
     assert (image_to_rgb(fill_image(SimpleNamespace(), header, picture, "rgb8")) == picture).all()
+    assert (image_to_rgb(fill_image(SimpleNamespace(), header, picture, "bgr8")) == picture[..., ::-1]).all()
 
 
 def test_only_pixels_that_fit_are_filled_in() -> None:
@@ -263,7 +264,7 @@ def test_only_pixels_that_fit_are_filled_in() -> None:
         (np.zeros((2, 2), np.uint8), "rgb8"),
         (np.zeros((2, 2, 3), np.uint8), "mono8"),
         (np.zeros((2, 2), np.float32), "mono8"),
-        (np.zeros((2, 2, 3), np.uint8), "bgr8"),
+        (np.zeros((2, 2, 4), np.uint8), "rgba8"),
     ]:
         with pytest.raises(ImageError):
             fill_image(SimpleNamespace(), None, pixels, encoding)

@@ -1,0 +1,1 @@
+../ros2_ws/src/ecmnet/launch/segment.launch.py

@@ -1,0 +1,215 @@
+"""ros2 launch ecmnet segment.launch.py image_topic:=/camera/image_raw
+
+Starts the node and takes it to active. `--show-args` lists every argument; docs/robot.md has examples.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    OpaqueFunction,
+    RegisterEventHandler,
+    Shutdown,
+    TimerAction,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import matches_action
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from lifecycle_msgs.msg import Transition
+
+from ecmnet import bag
+
+SHARE = Path(get_package_share_directory("ecmnet"))
+ACTIVE_PYTHON = os.path.join(os.environ["VIRTUAL_ENV"], "bin", "python") if "VIRTUAL_ENV" in os.environ else ""
+AFTER_BAG = 3.0
+"""Seconds for the last masks after a bag has ended."""
+RECORDED = "mask|confidence|label_info|camera_info|latency"
+
+ARGUMENTS = [
+    ("image_topic", "", "topic of pictures, or several with commas between them; the default is image_raw"),
+    ("transport", "auto", "raw, compressed, or auto: what is published"),
+    ("depth_topic", "", "depth aligned to the pictures, in the order of image_topic: publishes ~/points"),
+    ("namespace", "", "namespace of the node"),
+    (
+        "params_file",
+        str(SHARE / "config" / "params.yaml"),
+        "parameters; the arguments here go before those of the file",
+    ),
+    ("use_sim_time", "false", "take time from /clock; true with bag:="),
+    ("device", "", "auto, cpu, cuda or cuda:N"),
+    ("weights", "", "name of weights, or the path of a .safetensors file"),
+    ("log_level", "info", "debug, info, warn, error or fatal"),
+    (
+        "python",
+        ACTIVE_PYTHON,
+        "interpreter that runs the node; the default is that of the active venv, if there is one",
+    ),
+    ("bag", "", "play this bag, with its clock, into the node, and stop when it ends"),
+    ("rate", "1.0", "of the bag"),
+    ("loop", "false", "play the bag again and again"),
+    ("record", "", "record the masks into a new bag at this path"),
+    ("camera", "", "publish this camera of this machine, such as /dev/video0, or a video file"),
+    ("rviz", "false", "open RViz"),
+]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """What `ros2 launch` runs."""
+    declared = [DeclareLaunchArgument(name, default_value=value, description=text) for name, value, text in ARGUMENTS]
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])
+
+
+def start(context: LaunchContext) -> list[Any]:
+    """The processes, once the arguments are known."""
+    arguments = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    topics = split(arguments["image_topic"])
+    namespace = arguments["namespace"]
+    if arguments["bag"] and not topics:
+        topics = bag.image_topics(arguments["bag"])
+        if not topics:
+            raise RuntimeError(f"{arguments['bag']} holds no pictures of a camera; name a topic with image_topic:=")
+        if len(topics) == 1 and not namespace:  # one camera's outputs too lie beside it
+            namespace = topics[0].removesuffix("/compressed").rpartition("/")[0]
+    sim_time = bool(arguments["bag"]) or is_true(arguments["use_sim_time"])
+
+    node = LifecycleNode(
+        package="ecmnet",
+        executable="segment_node",
+        name="ecmnet",
+        namespace=namespace,
+        prefix=arguments["python"] or None,
+        parameters=[arguments["params_file"], overrides(arguments, topics), {"use_sim_time": sim_time}],
+        arguments=["--ros-args", "--log-level", f"ecmnet:={arguments['log_level']}"],
+        output="screen",
+        emulate_tty=True,
+    )
+    actions: list[Any] = [node, *autostart(node)]
+    if arguments["camera"]:
+        actions.append(camera(arguments, namespace))
+    if arguments["record"]:
+        actions.append(record(arguments["record"]))
+    if arguments["bag"]:
+        play = ExecuteProcess(cmd=play_command(arguments), output="screen", name="bag")
+        actions += [
+            RegisterEventHandler(OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[play])),
+            RegisterEventHandler(
+                OnProcessExit(
+                    target_action=play,
+                    on_exit=[TimerAction(period=AFTER_BAG, actions=[Shutdown(reason="the bag has ended")])],
+                )
+            ),
+        ]
+    if is_true(arguments["rviz"]):
+        layout = str(SHARE / "rviz" / "ecmnet.rviz")
+        actions.append(
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                namespace=namespace,
+                arguments=["-d", layout],
+                parameters=[{"use_sim_time": sim_time}],
+            )
+        )
+    return actions
+
+
+def overrides(arguments: dict[str, str], topics: list[str]) -> dict[str, Any]:
+    """Parameters that were given as arguments."""
+    given: dict[str, Any] = {name: arguments[name] for name in ("device", "weights") if arguments[name]}
+    if topics:
+        given["image_topics"] = topics
+    if arguments["transport"] != "auto":
+        given["transport"] = arguments["transport"]
+    if arguments["depth_topic"]:
+        given["depth_topics"] = split(arguments["depth_topic"])
+    return given
+
+
+def autostart(node: LifecycleNode) -> list[Any]:
+    """Configure at once, activate when that is done. Not from every `inactive`: a deactivated node stays so."""
+
+    def change(transition: int) -> EmitEvent:
+        return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition))
+
+    configured = OnStateTransition(
+        target_lifecycle_node=node,
+        start_state="configuring",
+        goal_state="inactive",
+        entities=[change(Transition.TRANSITION_ACTIVATE)],
+    )
+    return [RegisterEventHandler(configured), change(Transition.TRANSITION_CONFIGURE)]
+
+
+def camera(arguments: dict[str, str], namespace: str) -> Node:
+    """v4l2_camera where it is installed and the camera is a device, else our own small publisher."""
+    device = arguments["camera"]
+    if device.startswith("/dev/") and is_installed("v4l2_camera"):
+        parameters = [{"video_device": device, "camera_frame_id": "camera_optical_frame"}]
+        return Node(
+            package="v4l2_camera",
+            executable="v4l2_camera_node",
+            namespace=namespace,
+            parameters=parameters,
+            output="screen",
+        )
+    return Node(
+        package="ecmnet",
+        executable="camera_node",
+        namespace=namespace,
+        prefix=arguments["python"] or None,
+        parameters=[{"device": device}],
+        output="screen",
+        emulate_tty=True,
+    )
+
+
+def play_command(arguments: dict[str, str]) -> list[str]:
+    """`ros2 bag play` of the bag."""
+    path, storage = arguments["bag"], bag.storage_of(arguments["bag"])
+    command = [
+        "ros2",
+        "bag",
+        "play",
+        path,
+        "--clock",
+        "100",
+        "--rate",
+        arguments["rate"],
+        "--disable-keyboard-controls",
+    ]
+    return command + (["--storage", storage] if storage else []) + (["--loop"] if is_true(arguments["loop"]) else [])
+
+
+def record(path: str) -> ExecuteProcess:
+    """`ros2 bag record` of what the node publishes."""
+    command = ["ros2", "bag", "record", "--output", path, "--regex", f".*/ecmnet/({RECORDED})"]
+    return ExecuteProcess(cmd=command, output="screen", name="record")
+
+
+def split(text: str) -> list[str]:
+    """Topics, with commas or spaces between them."""
+    return text.replace(",", " ").split()
+
+
+def is_true(text: str) -> bool:
+    """Of a launch argument."""
+    return text.lower() in ("true", "1", "yes", "on")
+
+
+def is_installed(package: str) -> bool:
+    """Whether the workspace has a package."""
+    try:
+        return bool(get_package_share_directory(package))
+    except PackageNotFoundError:
+        return False
