@@ -34,17 +34,19 @@ def _serve(options: argparse.Namespace) -> None:
         # Uploads go to a folder of this process alone, which is gone when it ends: gradio's own default is one folder
         # for all users of a machine. It reads the name when it is imported, hence the imports below.
         os.environ["GRADIO_TEMP_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="ecmnet-"))
-        from ecmnet_app.core import Segmenter
+        from ecmnet_app.core.pool import SegmenterPool
         from ecmnet_app.core.stream import StreamWorker
+        from ecmnet_app.core.weights import DEFAULT_WEIGHTS, available_weights
         from ecmnet_app.ui import build
         from ecmnet_app.ui.server import create_app, listen, serve
 
         listener = stack.enter_context(listen(options.host, options.port))  # first: a busy port is said at once
-        segmenter = Segmenter.from_pretrained(options.weights, options.device, options.engine)
+        shipped = sorted(available_weights(), key=lambda name: name != DEFAULT_WEIGHTS)  # the default first
+        segmenters = SegmenterPool(options.weights or shipped, options.device, options.engine)
         # A CPU gains nothing by batches, and the first of one would wait for the last.
-        max_batch = 1 if segmenter.engine.device.type == "cpu" else 8
-        worker = stack.enter_context(StreamWorker(segmenter.predict_batch, max_batch))
-        app = create_app(build(segmenter, worker), worker, options.auth, options.root_path, options.max_upload_mb)
+        max_batch = 1 if segmenters.get().engine.device.type == "cpu" else 8
+        worker = stack.enter_context(StreamWorker(segmenters.predict_batch, max_batch))
+        app = create_app(build(segmenters, worker), worker, options.auth, options.root_path, options.max_upload_mb)
         serve(app, listener, options.ssl_certfile, options.ssl_keyfile)
 
 
@@ -59,7 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=7860, help="0 for any that is free")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--engine", default="auto", help="what runs the network")
-    parser.add_argument("--weights", default="default", help="a name, or the path of a .safetensors file")
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        metavar="NAME|PATH",
+        help="names, or paths of .safetensors files, from which the page offers a choice; all that ship if left out",
+    )
     parser.add_argument("--auth", type=_user_and_password, metavar="USER:PASSWORD", help="ask for this login")
     parser.add_argument("--ssl-certfile", metavar="FILE", help="serve https with this certificate (PEM)")
     parser.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where the certificate's file does not hold it")

@@ -6,28 +6,28 @@ import html
 
 import gradio as gr
 
-from ecmnet_app.core import Segmenter
+from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.ui import live, picture
 
 __all__ = ["build"]
 
 
-def build(segmenter: Segmenter, worker: StreamWorker) -> gr.Blocks:
+def build(segmenters: SegmenterPool, worker: StreamWorker) -> gr.Blocks:
     """The page, for `ui.server.create_app` to serve.
 
     Args:
-        segmenter: whose weights the page describes.
-        worker: runs `segmenter.predict_batch` for every viewer.
+        segmenters: whose weights the page offers, the first where it offers no choice.
+        worker: runs `segmenters.predict_batch` for every viewer.
     """
     with gr.Blocks(title="ECMNet: every pixel named", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.HTML(_HEADER, apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Picture"):
-                picture.build_tab(segmenter, worker)
+                picture.build_tab(segmenters, worker)
             with gr.Tab("Live"):
-                live.build_tab(segmenter, worker)
-        gr.HTML(_footer(segmenter), apply_default_css=False)
+                live.build_tab(segmenters.get(), worker)
+        gr.HTML(_footer(segmenters), apply_default_css=False)
     return page.queue(max_size=64, default_concurrency_limit=4)
 
 
@@ -46,7 +46,7 @@ _HEADER = """
 """
 
 
-def _footer(segmenter: Segmenter) -> str:
-    weights = segmenter.weights
-    facts = f"Weights “{weights.name}” · {len(weights.label_set)} classes · runs on {segmenter.engine.device}"
+def _footer(segmenters: SegmenterPool) -> str:
+    weights = " · ".join(f"Weights “{w.name}”, {len(w.label_set)} classes" for w in segmenters.weights.values())
+    facts = f"{weights} · runs on {segmenters.get().engine.device}"
     return f'<footer class="page-footer">{html.escape(facts)}</footer>'

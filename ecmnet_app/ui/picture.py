@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 from gradio.processing_utils import save_bytes_to_cache
 from numpy.typing import NDArray
 
-from ecmnet_app.core import Segmenter
+from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.core.stream import Answer, StreamWorker
+from ecmnet_app.core.weights import Weights
 from ecmnet_app.errors import EcmnetError, ImageError
 from ecmnet_app.media.images import encode_mask, read_image
 from ecmnet_app.ui.viewer import error_view, make_viewer, picture_view
@@ -21,32 +23,39 @@ __all__ = ["EXAMPLES_FOLDER", "build_tab"]
 EXAMPLES_FOLDER = Path(__file__).parent / "examples"
 
 
-def build_tab(segmenter: Segmenter, worker: StreamWorker) -> None:
+def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
     """Add the tab's components and end point to the page that is being built."""
-    short_side = segmenter.weights.working_short_side
+    first = segmenters.get().weights
 
     # Both functions take the upload as it came (`preprocess=False`), for our one decoder to read.
 
-    def run(upload: dict[str, Any], resolution: int | None) -> tuple[NDArray[np.uint8], Answer]:
+    def run(upload: dict[str, Any], resolution: int | None, weights: str | None) -> tuple[NDArray[np.uint8], Answer]:
         image = read_image(Path(upload["path"]).read_bytes())  # bytes: no message tells of the server's folders
         with worker.open() as source:
-            return image, source.submit(image, resolution=resolution).result()
+            return image, source.submit(image, resolution=resolution, weights=weights).result()
 
-    def show(upload: dict[str, Any] | None, resolution: int) -> dict[str, Any] | None:
+    def show(upload: dict[str, Any] | None, resolution: int, weights: str) -> dict[str, Any] | None:
         if upload is None:
             return None
         try:
-            image, answer = run(upload, resolution)
+            image, answer = run(upload, resolution, weights)
             return picture_view(image, answer, name=Path(upload["path"]).stem)
         except EcmnetError as error:
             return error_view(error)
 
-    def segment(picture: dict[str, Any] | None, resolution: int | None = None) -> tuple[str, dict[str, float]]:
+    def describe(weights: str) -> tuple[gr.Radio, str]:
+        chosen = segmenters.get(weights).weights
+        return gr.Radio(choices=_resolutions(chosen), value=chosen.working_short_side), _label_names(chosen)
+
+    def segment(
+        picture: dict[str, Any] | None, resolution: int | None = None, weights: str | None = None
+    ) -> tuple[str, dict[str, float]]:
         """Name every pixel of a picture.
 
         Args:
             picture: the file.
             resolution: short side, in pixels, that the network sees; that of the weights if left out.
+            weights: name of those to take, where the server has several; the first of them if left out.
 
         Returns:
             An index PNG of class ids with their palette, and the share of the picture that each class covers.
@@ -54,7 +63,7 @@ def build_tab(segmenter: Segmenter, worker: StreamWorker) -> None:
         try:
             if picture is None:
                 raise ImageError("there is no picture; send one as a file")
-            segmentation = run(picture, resolution)[1].segmentation
+            segmentation = run(picture, resolution, weights)[1].segmentation
         except EcmnetError as error:
             raise gr.Error(str(error), print_exception=False) from error
         data = encode_mask(segmentation.labels, segmentation.label_set.palette)
@@ -80,16 +89,26 @@ def build_tab(segmenter: Segmenter, worker: StreamWorker) -> None:
             viewer = make_viewer(elem_id="viewer")
         with gr.Column():
             resolution = gr.Radio(
-                choices=[(f"{side} px", side) for side in (short_side, short_side * 3 // 2, short_side * 2)],
-                value=short_side,
+                choices=_resolutions(first),
+                value=first.working_short_side,
                 label="Resolution",
                 info="Short side that the network sees. More is finer and slower.",
                 elem_id="resolution",
             )
+            weights = gr.Radio(
+                choices=list(segmenters.weights),
+                value=first.name,
+                label="Weights",
+                info="What the network was taught.",
+                visible=len(segmenters.weights) > 1,
+                elem_id="weights",
+            )
+            label_names = gr.HTML(_label_names(first), elem_id="label-names", apply_default_css=False)
+    weights.change(describe, weights, [resolution, label_names], show_progress="hidden", api_visibility="private")
     gr.on(
-        [picture.change, resolution.change],
+        [picture.change, resolution.change, weights.change],
         show,
-        [picture, resolution],
+        [picture, resolution, weights],
         viewer,
         trigger_mode="always_last",
         show_progress_on=viewer,
@@ -98,9 +117,21 @@ def build_tab(segmenter: Segmenter, worker: StreamWorker) -> None:
     )
 
     side = gr.Number(None, label="resolution", precision=0, visible=False)
+    chosen = gr.Textbox(None, label="weights", visible=False)
     mask = gr.File(label="mask", visible=False)
     areas = gr.JSON(label="areas", visible=False)
-    gr.Button(visible=False).click(segment, [picture, side], [mask, areas], api_name="segment", preprocess=False)
+    gr.Button(visible=False).click(segment, [picture, side, chosen], [mask, areas], api_name="segment", preprocess=False)
+
+
+def _resolutions(weights: Weights) -> list[tuple[str, int]]:
+    """Short sides to choose from."""
+    side = weights.working_short_side
+    return [(f"{pixels} px", pixels) for pixels in (side, side * 3 // 2, side * 2)]
+
+
+def _label_names(weights: Weights) -> str:
+    names = ", ".join(weights.label_set.names)
+    return f'<p class="page-footer">{html.escape(f"“{weights.name}” knows {names}.")}</p>'
 
 
 def _take_uploads_only(picture: gr.Image) -> None:

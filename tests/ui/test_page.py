@@ -191,7 +191,7 @@ def test_https(tiny_weights, tmp_path):
 
 
 @pytest.fixture
-def page(segmenter):
+def page(tiny_weights):
     segmenters = SegmenterPool([tiny_weights])
     with StreamWorker(segmenters.predict_batch) as worker:
         yield ui.build(segmenters, worker), worker

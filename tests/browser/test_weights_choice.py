@@ -1,0 +1,76 @@
+"""The choice of weights in Debian's Chromium: which are offered, what they know, and that they answer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_net
+from gradio_client import Client, handle_file
+from PIL import Image
+from serving import chromium, served_page, why_no_chromium
+
+from ecmnet_app.core import CITYSCAPES, Segmenter, save_weights
+from ecmnet_app.media.images import encode_mask, read_image, write_image
+from ecmnet_app.network import ECMNetConfig
+from ecmnet_app.ui.component import data_url
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(why_no_chromium() is not None, reason=str(why_no_chromium())),
+]
+
+
+@pytest.fixture(scope="module")
+def city_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    stem = tmp_path_factory.mktemp("choice") / "city"
+    save_weights(stem, random_net(ECMNetConfig.named("ecmnet", 19), seed=1), CITYSCAPES, working_short_side=256)
+    return stem.with_suffix(".safetensors")
+
+
+@pytest.fixture(scope="module")
+def url(tiny_weights: Path, city_weights: Path):
+    env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    with served_page("--weights", str(tiny_weights), str(city_weights), env=env) as url:
+        yield url
+
+
+def test_the_page_offers_the_weights_and_answers_by_the_one_chosen(url, city_weights, make_picture, tmp_path):
+    picture = tmp_path / "street.png"
+    write_image(picture, make_picture(300, 400))
+    expected = Segmenter.from_pretrained(city_weights).predict(read_image(picture))
+    with chromium() as browser:
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(url)
+        page.locator("#picture input[type=file]").set_input_files(picture)
+        page.wait_for_selector('#viewer .viewer[data-state="picture"]')
+        assert "“tiny” knows Sky, Building, Pole" in page.locator("#label-names").inner_text()
+        page.locator("#weights").get_by_text("city", exact=True).click()
+        page.locator("#label-names").get_by_text("“city” knows Road, Sidewalk").wait_for()
+        assert page.locator("#resolution input:checked").get_attribute("value") == "256"
+        assert page.locator("#resolution").get_by_text("384 px").is_visible()
+        mask = data_url("image/png", encode_mask(expected.labels, expected.label_set.palette))
+        page.wait_for_function("mask => document.querySelector('.download').href === mask", arg=mask)
+
+
+def test_programs_may_name_the_weights_too(url, city_weights, make_picture, tmp_path):
+    picture = tmp_path / "street.png"
+    write_image(picture, make_picture(96, 128))
+    client = Client(url, verbose=False)
+    mask, areas = client.predict(handle_file(picture), weights="city", api_name="/segment")
+    expected = Segmenter.from_pretrained(city_weights).predict(read_image(picture))
+    with Image.open(mask) as image:
+        np.testing.assert_array_equal(np.asarray(image), expected.labels)
+    assert areas == pytest.approx(expected.areas())
+
+
+def test_one_weight_is_no_choice(tiny_weights):
+    with served_page("--weights", str(tiny_weights)) as url, chromium() as browser:
+        page = browser.new_page()
+        page.goto(url)
+        page.locator("#label-names").get_by_text("“tiny” knows Sky, Building").wait_for()
+        assert page.locator("#weights").count() == 0 or not page.locator("#weights").is_visible()
