@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
+
+from ecmnet_app.ui.picture import EXAMPLES_FOLDER
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_FLAGS = (
@@ -24,9 +27,10 @@ CHROMIUM_FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
 )
+
+CAMERA_FLAG = "--use-file-for-fake-video-capture="
 
 
 @contextlib.contextmanager
@@ -94,8 +98,26 @@ def chromium(*flags: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium") or CHROMIUM, headless=True, args=[*CHROMIUM_FLAGS, *flags]
-        )
+        browser = launch(playwright.chromium, *flags)
         yield browser
         browser.close()
+
+
+def launch(browser_type: Any, *flags: str) -> Any:
+    """One more playwright Browser, from the `browser_type` of another. Of flags that contradict, the last one holds."""
+    return browser_type.launch(
+        executable_path=shutil.which("chromium") or CHROMIUM, headless=True, args=[*CHROMIUM_FLAGS, *flags]
+    )
+
+
+def write_camera(path: Path) -> Path:
+    """A film of our rendered streets that `CAMERA_FLAG` gives Chromium as its camera: JPEG frames, 30 a second."""
+    clip = EXAMPLES_FOLDER / "street.mp4"
+    if clip.exists():
+        film = cv2.VideoCapture(str(clip))
+        repeats = max(1, round(30 / film.get(cv2.CAP_PROP_FPS)))
+        frames = [cv2.imencode(".jpg", frame)[1].tobytes() for frame in iter(lambda: film.read()[1], None)]
+    else:
+        repeats, frames = 10, [still.read_bytes() for still in sorted(EXAMPLES_FOLDER.glob("*.jpg"))]
+    path.write_bytes(b"".join(frame * repeats for frame in frames))
+    return path
