@@ -121,6 +121,7 @@ class Palette:
         amount = g.math("MULTIPLY", g.math("SUBTRACT", 1.0, clear), seen)
         mist = g.node("Emission", Color=self.haze).outputs[0]
         g.node("OutputMaterial", Surface=g.blend(amount, shader, mist))
+        material.cycles.emission_sampling = "NONE"  # mist lights nothing; as lamps, all triangles would be sorted
         return material
 
     @cache  # noqa: B019  one palette lives as long as its scene
@@ -340,6 +341,7 @@ def sky(
     world = bpy.data.worlds.new("sky")
     bpy.context.scene.world = world
     world.use_nodes = True
+    world.cycles.sampling_method, world.cycles.sample_map_resolution = "MANUAL", 256  # the default takes seconds
     g = Graph(world.node_tree)
     direction = g.node("TexCoord").outputs["Generated"]
     x, y, z = g.node("SeparateXYZ", Vector=direction).outputs

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from random import Random
 
 import bpy
@@ -17,11 +20,40 @@ TROUSERS = ("16181c", "1f2a40", "2c2a28", "3a352c", "23304a")
 HAIR = ("1a1410", "3a2818", "55402a", "6a6258")
 SKIN = ("c99a7c", "a8775a", "7a5038", "d6ab8e")
 
+PHASES = 12  # poses of a cycle of steps, or of a turn of the pedals
+STEPS = 1.19  # seconds of two steps, which are 1.6 m long: the feet do not slide at walking pace
+PEDALS = 0.86  # seconds of a turn
+
 Limb = tuple[str, list[tuple[float, float, float]], list[float]]
 
 
-def _limbs(stride: float, seated: bool) -> list[Limb]:
-    """A body 1.75 m tall looking to +y; `stride` in -1..1 swings legs and arms; seated, it leans over a handlebar."""
+@dataclass(frozen=True)
+class Outfit:
+    colors: dict[str, Color]  # of each kind of limb
+    hair: Color
+    long_coat: bool
+
+
+@dataclass
+class Person:
+    """Someone under way: `thing` is moved along the street, `step` moves the limbs of `body`."""
+
+    thing: bpy.types.Object
+    body: bpy.types.Object
+    seconds: float  # of one cycle
+    shape: Callable[[int], bpy.types.Mesh]  # the body in each phase, 0 as at the start
+
+    def step(self, seconds: float) -> None:
+        """Take the pose of that moment."""
+        self.body.data = self.shape(round(PHASES * seconds / self.seconds) % PHASES)
+
+
+def _limbs(stride: float, lift: float | None = None) -> list[Limb]:
+    """A body 1.75 m tall looking to +y; `stride` in -1..1 swings legs and arms.
+
+    With a `lift` it sits on a bicycle: the pedals are `stride` ahead and `lift` up.
+    """
+    seated = lift is not None
     lean = 0.42 if seated else 0.03
 
     def up(z: float, x: float = 0.0, y: float = 0.0) -> tuple[float, float, float]:
@@ -51,8 +83,8 @@ def _limbs(stride: float, seated: bool) -> list[Limb]:
         if seated:
             hand = (0.24 * side, 0.42, 1.03)
             elbow = (0.3 * side, 0.14, 1.06)
-            hip, foot = (0.09 * side, -0.18, 0.97), (0.1 * side, 0.02 + 0.15 * side * stride, 0.3 + 0.16 * side)
-            knee = (0.12 * side, 0.27, 0.68 + 0.1 * side)
+            hip, foot = (0.09 * side, -0.18, 0.97), (0.1 * side, 0.02 + 0.15 * side * stride, 0.3 + 0.16 * side * lift)
+            knee = (0.12 * side, 0.27, 0.68 + 0.1 * side * lift)
         else:
             elbow = (0.25 * side, -0.28 * math.sin(-swing), 1.13)
             hand = (0.25 * side, elbow[1] + 0.12 - 0.2 * math.sin(-swing), 0.89)
@@ -83,15 +115,22 @@ def _distance(p: np.ndarray, limb: Limb) -> np.ndarray:
     return nearest
 
 
-def _figure(palette: Palette, rng: Random, label: Class, stride: float, seated: bool = False) -> bpy.types.Object:
-    limbs, soup, material = _limbs(stride, seated), Mesh(), palette.skin_and_cloth()
+def _outfit(rng: Random, may_be_long: bool) -> Outfit:
+    long_coat = may_be_long and rng.random() < 0.4
+    coat, legs, skin = srgb(rng.choice(COATS)), srgb(rng.choice(TROUSERS)), srgb(rng.choice(SKIN))
+    colors = {"coat": coat, "legs": legs, "skin": skin, "shoe": srgb("17130f"), "head": skin, "neck": skin}
+    return Outfit(colors, srgb(rng.choice(HAIR)), long_coat)
+
+
+def _figure(palette: Palette, outfit: Outfit, limbs: list[Limb]) -> bpy.types.Mesh:
+    soup, material = Mesh(), palette.skin_and_cloth()
     for _, points, radii in limbs:
         soup.tube(points, radii, material, 12)
-    if not seated and rng.random() < 0.4:  # a long coat
+    if outfit.long_coat:
         skirt: Limb = ("coat", [(0, 0, 0.62), (0, 0.01, 0.95)], [0.2, 0.165])
-        limbs.append(skirt)
+        limbs = [*limbs, skirt]
         soup.tube(skirt[1], skirt[2], material, 14)
-    rough = soup.build("person", label)
+    rough = soup.build("person", Class.PEDESTRIAN)
     remesh = rough.modifiers.new("skin", "REMESH")
     remesh.mode, remesh.voxel_size, remesh.use_smooth_shade = "VOXEL", 0.018, True
     smooth = rough.modifiers.new("smooth", "SMOOTH")
@@ -102,34 +141,34 @@ def _figure(palette: Palette, rng: Random, label: Class, stride: float, seated: 
     p = np.empty(3 * n, np.float32)
     data.vertices.foreach_get("co", p)
     p = p.reshape(n, 3)
-    colors: dict[str, Color] = {
-        "coat": srgb(rng.choice(COATS)),
-        "legs": srgb(rng.choice(TROUSERS)),
-        "skin": srgb(rng.choice(SKIN)),
-        "shoe": srgb("17130f"),
-    }
-    colors |= {"head": colors["skin"], "neck": colors["skin"]}
     part = np.argmin([_distance(p, limb) for limb in limbs], 0)
-    rgba = np.array([(*colors[limbs[i][0]], 1.0) for i in part], np.float32)
+    rgba = np.array([(*outfit.colors[limbs[i][0]], 1.0) for i in part], np.float32)
     head = np.array(limbs[0][1][2])
     rel = p - head
     hair = (np.linalg.norm(rel, axis=1) < 0.2) & ((rel[:, 2] > 0.035) | (rel[:, 1] < -0.02)) & (rel[:, 2] > -0.06)
-    rgba[hair] = (*srgb(rng.choice(HAIR)), 1.0)
+    rgba[hair] = (*outfit.hair, 1.0)
     data.attributes.new("tint", "FLOAT_COLOR", "POINT").data.foreach_set("color", rgba.ravel())
     data.polygons.foreach_set("use_smooth", np.ones(len(data.polygons), bool))
     if not data.materials:
         data.materials.append(material)
-    return place(data, "person", label)
+    return data
 
 
-def pedestrian(palette: Palette, rng: Random) -> bpy.types.Object:
+def pedestrian(palette: Palette, rng: Random) -> Person:
     """Someone walking to +y."""
-    made = _figure(palette, rng, Class.PEDESTRIAN, rng.choice((-1, 1)) * rng.uniform(0.5, 1.0))
+    start = math.acos(rng.choice((-1, 1)) * rng.uniform(0.5, 1.0))
+    outfit = _outfit(rng, may_be_long=True)
+
+    @cache
+    def shape(phase: int) -> bpy.types.Mesh:
+        return _figure(palette, outfit, _limbs(math.cos(start + 2 * math.pi * phase / PHASES)))
+
+    made = place(shape(0), "person", Class.PEDESTRIAN)
     made.scale = (rng.uniform(0.95, 1.08),) * 2 + (rng.uniform(0.93, 1.05),)
-    return made
+    return Person(made, made, STEPS, shape)
 
 
-def cyclist(palette: Palette, rng: Random) -> bpy.types.Object:
+def cyclist(palette: Palette, rng: Random) -> Person:
     """A bicycle with its rider, heading to +y."""
     m = Mesh()
     tyre, steel = palette.plain(srgb("141415"), 0.8), palette.plain(srgb("9a9da0"), 0.3, 0.8)
@@ -156,5 +195,13 @@ def cyclist(palette: Palette, rng: Random) -> bpy.types.Object:
     m.box((-0.07, -0.33, 0.88), (0.07, -0.08, 0.93), tyre)
     m.box((-0.02, -0.86, 0.62), (0.02, -0.83, 0.68), palette.plain(srgb("b01818"), 0.3))
     bicycle = m.build("bicycle", Class.BICYCLIST)
-    _figure(palette, rng, Class.BICYCLIST, 0.6, seated=True).parent = bicycle
-    return bicycle
+    outfit = _outfit(rng, may_be_long=False)
+
+    @cache
+    def shape(phase: int) -> bpy.types.Mesh:
+        angle = 0.985 - 2 * math.pi * phase / PHASES
+        return _figure(palette, outfit, _limbs(1.085 * math.cos(angle), 1.2 * math.sin(angle)))
+
+    rider = place(shape(0), "rider", Class.BICYCLIST)
+    rider.parent = bicycle
+    return Person(bicycle, rider, PEDALS, shape)

@@ -70,6 +70,7 @@ class World:
         self.palette = Palette(self.light.haze, self.light.visibility)
         self.garage = Garage(self.palette)
         self.movers: list[Mover] = []
+        self.people: list[people.Person] = []
         self.species: dict[int, Tree] = {}
         self._lit()
 
@@ -118,6 +119,8 @@ class World:
         """Put everything that moves where it is at that time."""
         for m in self.movers:
             m.path.put(m.thing, m.s + m.speed * seconds, m.d, m.turn, m.z)
+        for person in self.people:
+            person.step(seconds)
 
     def base(self) -> None:
         """Grass under everything, so that no gap shows the void."""
@@ -199,11 +202,14 @@ class World:
     def walker(self, s: float, d: float, along: int = 1, path: Path | None = None, turn: float = 0.0) -> None:
         """A pedestrian walking with (1) or against (-1) the street."""
         person = people.pedestrian(self.palette, self.rng)
-        level = KERB if abs(d) > self.half or path else 0.0
-        self.move(person, s, d, 1.35 * along, turn + (0 if along > 0 else math.pi), level, path)
+        level = KERB if abs(d) > self.half else 0.0
+        self.people.append(person)
+        self.move(person.thing, s, d, 1.35 * along, turn + (0 if along > 0 else math.pi), level, path)
 
     def rider(self, s: float, d: float, along: int = 1) -> None:
-        self.move(people.cyclist(self.palette, self.rng), s, d, 4.5 * along, 0 if along > 0 else math.pi)
+        person = people.cyclist(self.palette, self.rng)
+        self.people.append(person)
+        self.move(person.thing, s, d, 4.5 * along, 0 if along > 0 else math.pi)
 
     def drive(
         self, s: float, d: float, model: str, color: str, speed: float, turn: float = 0.0, path: Path | None = None
