@@ -50,20 +50,18 @@ def render(args: argparse.Namespace) -> None:
 
 def encode(args: argparse.Namespace) -> None:
     import av
+    from av.video.reformatter import Colorspace
 
     with av.open(str(CLIP), "w", options={"movflags": "+faststart"}) as output:
-        stream = output.add_stream("libx264", rate=RATE)
+        stream = output.add_stream("libx264", rate=RATE, options={"preset": "slow", "crf": "17"})
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
-        color = "smpte170m"  # which players otherwise guess
-        stream.options = {
-            "crf": "17",
-            "preset": "slow",
-            "g": str(RATE),  # a key frame a second, for seeking
-            "x264-params": f"colorprim={color}:transfer={color}:colormatrix={color}:range=tv",
-        }
+        code = stream.codec_context
+        code.gop_size = RATE  # a key frame a second, for seeking
+        code.color_primaries = code.color_trc = code.colorspace = code.color_range = 1  # BT.709, limited
         for index in range(SECONDS * RATE):
             with Image.open(args.folder / f"{index:03d}.png") as picture:
                 frame = av.VideoFrame.from_ndarray(np.asarray(picture.convert("RGB")))
+            frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range="MPEG")
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
     print(f"{CLIP}: {CLIP.stat().st_size / 1e6:.1f} MB")
