@@ -50,8 +50,11 @@ class Points:
     def start(self) -> None:
         """Subscribe to depth."""
         self._subscription = self._node.create_subscription(
-            Image, self._depth_topic, self._depths.append, qos.incoming(), qos_overriding_options=qos.overridable()
+            Image, self._depth_topic, self._keep, qos.incoming(), qos_overriding_options=qos.overridable()
         )
+
+    def _keep(self, depth: Image) -> None:
+        self._depths.append(depth)
 
     def stop(self) -> None:
         """Unsubscribe."""

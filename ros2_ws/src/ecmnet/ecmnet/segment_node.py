@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import rclpy
@@ -66,12 +66,28 @@ class SegmentNode(LifecycleNode):
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._try(self._configure, undo=self._close)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._try(self._activate, undo=self._deactivate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._try(self._deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._try(self._close)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._try(self._close)
+
+    def _try(self, change: Callable[[], None], undo: Callable[[], None] | None = None) -> TransitionCallbackReturn:
         try:
-            self._configure()
+            change()
         except Exception as error:  # rclpy would swallow it without a word
-            known = isinstance(error, (EcmnetError, OSError))
-            self.get_logger().error(str(error) if known else f"cannot be configured: {type(error).__name__}: {error}")
-            self._close()
+            known = isinstance(error, EcmnetError)
+            self.get_logger().error(str(error) if known else f"{change.__name__}: {type(error).__name__}: {error}")
+            if undo:
+                undo()
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS
 
@@ -105,9 +121,9 @@ class SegmentNode(LifecycleNode):
             self.get_logger().warning(self._fallback)
             return Segmenter.from_pretrained(device="cpu", **choice)
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        if self._segmenter is None or self._worker is None:
-            return TransitionCallbackReturn.FAILURE
+    def _activate(self) -> None:
+        assert self._segmenter is not None
+        assert self._worker is not None
         for camera in self._cameras:
             camera.publish_labels(self._segmenter.label_set, self.settings.threshold)
             camera.start(self._worker)
@@ -116,30 +132,14 @@ class SegmentNode(LifecycleNode):
             f"segmenting {', '.join(camera.topic for camera in self._cameras)} with the weights "
             f"{self._segmenter.weights.name} on {self._segmenter.engine.device}"
         )
-        return TransitionCallbackReturn.SUCCESS
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def _deactivate(self) -> None:
         self._active = False
         for camera in self._cameras:
             camera.stop()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._close()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._close()
-        return TransitionCallbackReturn.SUCCESS
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._close()
-        return TransitionCallbackReturn.SUCCESS
 
     def _close(self) -> None:
-        self._active = False
-        for camera in self._cameras:
-            camera.stop()
+        self._deactivate()
         if self._worker:
             self._worker.close()  # first: its thread publishes
         for camera in self._cameras:

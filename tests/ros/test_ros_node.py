@@ -1,0 +1,454 @@
+"""The node as a process on a real ROS 2; skipped where there is none."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+rclpy = pytest.importorskip("rclpy", reason="rclpy does not import: no ROS 2 is sourced")
+pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed")
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix  # noqa: E402
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
+from robot import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, LATCHED, Observer, Robot, picture_message, stamp_of  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
+from sensor_msgs_py import point_cloud2  # noqa: E402
+from std_msgs.msg import Float32  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
+from vision_msgs.msg import LabelInfo  # noqa: E402
+
+from ecmnet_app.core import CAMVID, Segmenter, load_weights  # noqa: E402
+from ecmnet_app.media.images import read_image  # noqa: E402
+from ecmnet_app.ui.picture import EXAMPLES_FOLDER  # noqa: E402
+
+STATUS = "/ecmnet: /image_raw"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ros() -> Iterator[None]:
+    """A domain of our own, so that no other robot is seen or disturbed."""
+    try:
+        get_package_prefix("ecmnet")
+    except PackageNotFoundError:
+        pytest.skip("the package ecmnet is not built and sourced: colcon build in ros2_ws")
+    os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
+    rclpy.init()
+    yield
+    rclpy.shutdown()
+
+
+@pytest.fixture
+def observer() -> Iterator[Observer]:
+    seen = Observer()
+    yield seen
+    seen.close()
+
+
+@pytest.fixture
+def start(observer: Observer, tmp_path: Path, tiny_weights: Path) -> Iterator[Callable[..., Robot]]:
+    """Starts a node, which is ended with the test."""
+    robots: list[Robot] = []
+
+    def begin(*arguments: str, active: bool = True, **parameters: Any) -> Robot:
+        robot = Robot(observer, tmp_path / "node.log", arguments, **{"weights": str(tiny_weights), **parameters})
+        robots.append(robot)
+        return robot.start() if active else robot
+
+    yield begin
+    for robot in robots:
+        robot.kill()
+
+
+def send_until(observer: Observer, publisher: Any, message: Any, topic: str, count: int = 1) -> list[Any]:
+    """Publish again and again until that many answers have come."""
+
+    def answers() -> list[Any]:
+        publisher.publish(message)
+        observer.spin(0.1)
+        return observer.got[topic] if len(observer.got[topic]) >= count else []
+
+    return observer.wait(answers, what=f"{count} messages on {topic}")
+
+
+def test_the_mask_is_that_of_the_command_line_and_of_the_page(
+    start: Callable[..., Robot], observer: Observer, tmp_path: Path
+) -> None:
+    path = EXAMPLES_FOLDER / "avenue.jpg"
+    picture = read_image(path)
+    flags = ["--threads", "1", "--device", "cpu", "--out", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "ecmnet_app.cli", "segment", str(path), *flags], check=True)
+    expected = np.asarray(Picture.open(tmp_path / "avenue_mask.png"))
+
+    start(weights="default")
+    observer.listen(Image, "/ecmnet/mask")
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    (mask, *_) = send_until(observer, publisher, picture_message(picture[..., ::-1].copy(), "bgr8"), "/ecmnet/mask")
+    found = np.array(mask.data, np.uint8).reshape(mask.height, mask.width)
+    assert len(np.unique(found)) > 3
+    assert (found == expected).all()
+
+    from gradio_client import Client, handle_file
+    from serving import served_page
+
+    resolution = load_weights("default").working_short_side
+    with served_page("--device", "cpu", env={**os.environ, "OMP_NUM_THREADS": "1"}) as url:
+        client = Client(url, verbose=False, download_files=str(tmp_path))
+        page, _ = client.predict(handle_file(str(path)), resolution, api_name="/segment")
+    assert (found == np.asarray(Picture.open(page))).all()
+
+
+def test_what_is_published_is_as_the_contract_says(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray], segmenter: Segmenter
+) -> None:
+    robot = start()
+    for kind, name in [(Image, "mask"), (Image, "confidence"), (Image, "overlay"), (CameraInfo, "camera_info")]:
+        observer.listen(kind, f"/ecmnet/{name}")
+    observer.listen(CompressedImage, "/ecmnet/mask/compressed")
+    observer.listen(Float32, "/ecmnet/latency")
+    picture = make_picture(96, 128)
+    info = CameraInfo(height=96, width=128, k=[100.0, 0, 64, 0, 100, 48, 0, 0, 1])
+    infos = observer.node.create_publisher(CameraInfo, "/camera_info", 1)
+    publisher = observer.node.create_publisher(Image, "/image_raw", qos_profile_sensor_data)
+    observer.wait(lambda: infos.get_subscription_count() and publisher.get_subscription_count())
+    observer.wait(lambda: infos.publish(info) or observer.spin(0.2) or True)
+    message = picture_message(picture, stamp=time.time())
+    (mask, *_) = send_until(observer, publisher, message, "/ecmnet/mask", 3)
+    observer.spin(0.5)
+    answer = segmenter.predict(picture)
+    assert mask.header == message.header
+    assert (mask.encoding, mask.step, mask.is_bigendian) == ("mono8", 128, 0)
+    # As Nav2's semantic layer reads it: neither step nor encoding is looked at.
+    assert all(mask.data[v * mask.width + u] == answer.labels[v, u] for v in range(0, 96, 5) for u in range(128))
+    (confidence, *_) = observer.got["/ecmnet/confidence"]
+    assert confidence.header == message.header
+    assert np.abs(np.array(confidence.data, float).reshape(96, 128) - answer.confidence * 255).max() <= 0.51
+    (overlay, *_) = observer.got["/ecmnet/overlay"]
+    assert overlay.encoding == "rgb8"
+    assert (np.array(overlay.data, np.uint8).reshape(96, 128, 3) == answer.overlay(picture)).all()
+    (png, *_) = observer.got["/ecmnet/mask/compressed"]
+    assert png.format == "mono8; png compressed"
+    assert (cv2.imdecode(np.array(png.data, np.uint8), cv2.IMREAD_UNCHANGED) == answer.labels).all()
+    assert observer.got["/ecmnet/camera_info"][-1].k.tolist() == info.k.tolist()
+    assert 0 < observer.got["/ecmnet/latency"][0].data < 20_000
+
+    observer.listen(LabelInfo, "/ecmnet/label_info", LATCHED)  # long after it was published
+    observer.wait(lambda: observer.got["/ecmnet/label_info"], what="label info for a late subscriber")
+    names = {entry.class_id: entry.class_name for entry in observer.got["/ecmnet/label_info"][0].class_map}
+    assert names == {**dict(enumerate(CAMVID.names)), 255: "Unlabelled"}
+    assert robot.stop() < 3
+
+
+def test_parameters_take_effect_while_it_runs(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray], segmenter: Segmenter
+) -> None:
+    robot = start()
+    observer.listen(Image, "/ecmnet/mask")
+    observer.listen(CameraInfo, "/ecmnet/camera_info")
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    infos = observer.node.create_publisher(CameraInfo, "/camera_info", 1)
+    observer.wait(lambda: infos.get_subscription_count())
+    infos.publish(CameraInfo(height=400, width=500, k=[100.0, 0, 249.5, 0, 100, 199.5, 0, 0, 1]))
+    message = picture_message(make_picture(400, 500))
+    mask = send_until(observer, publisher, message, "/ecmnet/mask")[-1]
+    assert (mask.height, mask.width) == (400, 500)
+
+    def next_mask() -> Any:
+        message.header.stamp.sec += 1  # so that a mask which was under way is not taken for it
+
+        def found() -> Any:
+            publisher.publish(message)
+            observer.spin(0.1)
+            return [mask for mask in observer.got["/ecmnet/mask"] if mask.header == message.header]
+
+        return observer.wait(found)[0]
+
+    for value, size in [("network", segmenter.working_size(400, 500)), ("125x100", (100, 125))]:
+        assert robot.set("output_size", value).successful
+        mask = next_mask()
+        assert (mask.height, mask.width, mask.step) == (*size, size[1])
+    info = observer.got["/ecmnet/camera_info"][-1]
+    assert (info.height, info.width, info.k[0], info.k[2]) == (100, 125, 25.0, 62.0)
+    assert robot.set("confidence_threshold", 1.0).successful
+    assert set(next_mask().data) == {255}
+    for name, bad, words in [
+        ("output_size", "huge", "output_size must be native, network or WIDTHxHEIGHT"),
+        ("resolution", 8, "at least 32"),
+        ("confidence_threshold", 1.5, "range"),
+        ("weights", "other", "read"),
+    ]:
+        result = robot.set(name, bad)
+        assert not result.successful
+        assert words in result.reason.replace("-", "").lower() or words in result.reason
+
+
+BAD = {
+    "step": ({"step": 10}, "step is 10"),
+    "short data": ({"data": bytes(100)}, "data has 100 bytes"),
+    "encoding": ({"encoding": "h264"}, "'h264' is not one of"),
+    "empty": ({"height": 0, "width": 0, "step": 0, "data": b""}, "0x0, empty"),
+    "tiny": ({"height": 20}, "too small to segment"),
+}
+
+
+def test_bad_messages_are_told_counted_and_survived(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    robot = start()
+    observer.listen(Image, "/ecmnet/mask")
+    publisher = observer.node.create_publisher(Image, "/image_raw", 10)
+    picture = make_picture(48, 64)
+    send_until(observer, publisher, picture_message(picture), "/ecmnet/mask")
+    for count, (fields, words) in enumerate(BAD.values(), 1):
+        observer.spin(0.5)
+        publisher.publish(picture_message(picture, **fields))
+        bad = observer.wait(lambda: [s for s in observer.statuses(STATUS) if value(s, "bad") == str(count)], what=words)  # noqa: B023
+        assert words in value(bad[0], "last error")
+        before = len(observer.got["/ecmnet/mask"])
+        send_until(observer, publisher, picture_message(picture), "/ecmnet/mask", before + 1)
+    zero = picture_message(picture, stamp=0.0)
+    before = len(observer.got["/ecmnet/mask"])
+    send_until(observer, publisher, zero, "/ecmnet/mask", before + 1)
+    observer.wait(lambda: [s for s in observer.statuses(STATUS) if value(s, "unstamped") != "0"], what="unstamped")
+    for _ in range(200):  # a camera that sends nothing else
+        publisher.publish(picture_message(picture, encoding="h264"))
+    observer.spin(2)
+    robot.stop()
+    log = robot.log.read_text()
+    assert "Traceback" not in log
+    assert "step is 10" in log
+    assert "the stamp is zero" in log
+    assert log.count("'h264' is not one of") <= 3  # throttled
+
+
+def value(status: Any, key: str) -> str:
+    return next(entry.value for entry in status.values if entry.key == key)
+
+
+def test_a_truncated_jpeg_is_told_and_the_next_one_works(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    jpeg = cv2.imencode(".jpg", make_picture(48, 64))[1].tobytes()
+    publisher = observer.node.create_publisher(CompressedImage, "/image_raw/compressed", 10)
+    robot = start()  # finds the type from the graph
+    observer.listen(Image, "/ecmnet/mask")
+    good = CompressedImage(format="rgb8; jpeg compressed bgr8", data=jpeg)
+    good.header.stamp.sec = 7
+    mask = send_until(observer, publisher, good, "/ecmnet/mask")[-1]
+    assert (stamp_of(mask), mask.width) == (7.0, 64)
+    observer.spin(0.5)
+    publisher.publish(CompressedImage(header=good.header, format="jpeg", data=jpeg[:-200]))
+    bad = observer.wait(lambda: [s for s in observer.statuses(STATUS) if value(s, "bad") == "1"], what="the bad JPEG")
+    assert "damaged" in value(bad[0], "last error")
+    send_until(observer, publisher, good, "/ecmnet/mask", len(observer.got["/ecmnet/mask"]) + 1)
+    assert robot.process.poll() is None
+
+
+def test_a_camera_that_turns_out_to_be_compressed_is_subscribed_anew(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    start()
+    observer.listen(Image, "/ecmnet/mask")
+    observer.spin(2)
+    publisher = observer.node.create_publisher(CompressedImage, "/image_raw/compressed", 10)
+    good = CompressedImage(format="png", data=cv2.imencode(".png", make_picture(48, 64))[1].tobytes())
+    send_until(observer, publisher, good, "/ecmnet/mask")
+
+
+def test_no_publisher_is_said_within_five_seconds(start: Callable[..., Robot], observer: Observer) -> None:
+    observer.node.create_publisher(Image, "/front/image_rect", 1)
+    robot = start()
+    began = time.monotonic()
+    said = observer.wait(lambda: [s for s in observer.statuses(STATUS) if s.level == b"\2"], what="no publisher")[0]
+    assert time.monotonic() - began < 5.5
+    assert "nobody publishes it; pictures are on /front/image_rect" in said.message
+    assert "nobody publishes it; pictures are on /front/image_rect" in robot.log.read_text()
+
+
+def test_qos_that_does_not_fit_is_said_within_five_seconds(start: Callable[..., Robot], observer: Observer) -> None:
+    observer.node.create_publisher(Image, "/image_raw", qos_profile_sensor_data)
+    observer.listen(Image, "/ecmnet/mask", QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE))
+    robot = start(
+        **{
+            "qos_overrides./image_raw.subscription.reliability": "reliable",
+            "qos_overrides./ecmnet/mask.publisher.reliability": "best_effort",
+        }
+    )
+    began = time.monotonic()
+    said = observer.wait(lambda: [s for s in observer.statuses(STATUS) if "QoS does not fit" in s.message])[0]
+    assert time.monotonic() - began < 5.5
+    for words in ("/image_raw", "/observer", "best_effort, volatile", "subscribed to with reliable"):
+        assert words in said.message
+    assert "/observer gets nothing from /ecmnet/mask" in robot.log.read_text()
+
+
+def test_configuring_what_cannot_work_fails_in_words(start: Callable[..., Robot]) -> None:
+    robot = start(active=False, weights="nowhere.safetensors")
+    assert not robot.change(CONFIGURE)
+    assert "nowhere.json does not exist" in robot.log.read_text()
+    assert "Traceback" not in robot.log.read_text()
+
+
+def test_a_robot_without_the_device_runs_on_the_cpu(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    start(device="cuda:63")
+    said = observer.wait(lambda: [s for s in observer.statuses("/ecmnet") if s.level == b"\1"], what="the warning")[0]
+    assert "running on the CPU instead" in said.message
+    observer.listen(Image, "/ecmnet/mask")
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    send_until(observer, publisher, picture_message(make_picture(48, 64)), "/ecmnet/mask")
+
+
+def test_parameters_and_services_answer_while_the_network_runs(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    robot = start()
+    observer.listen(Image, "/ecmnet/mask")
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    message = picture_message(make_picture(720, 960))
+    observer.node.create_timer(1 / 30, lambda: publisher.publish(message))
+    observer.wait(lambda: len(observer.got["/ecmnet/mask"]) > 4, what="masks")
+    gaps = np.diff(observer.when["/ecmnet/mask"])
+    waits = []
+    for index in range(10):
+        began = time.monotonic()
+        assert robot.set("overlay_opacity", index / 10).successful
+        assert observer.call(SetBool, "/ecmnet/enable", SetBool.Request(data=True)).success
+        waits.append((time.monotonic() - began) / 2)
+    assert len(observer.got["/ecmnet/mask"]) > 5  # it was running
+    assert np.median(waits) < np.median(gaps), (waits, gaps)
+    observer.call(SetBool, "/ecmnet/enable", SetBool.Request(data=False))
+    observer.spin(2)
+    before = len(observer.got["/ecmnet/mask"])
+    observer.spin(2)
+    assert len(observer.got["/ecmnet/mask"]) == before
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_at_once_when_told_to_in_the_middle_of_a_picture(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray], how: signal.Signals
+) -> None:
+    robot = start()
+    observer.listen(Image, "/ecmnet/mask")
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    message = picture_message(make_picture(720, 960))
+    observer.node.create_timer(1 / 30, lambda: publisher.publish(message))
+    observer.wait(lambda: len(observer.got["/ecmnet/mask"]) > 2, what="masks")
+    assert robot.stop(how) < 3
+    assert robot.process.returncode == 0
+    assert "Traceback" not in robot.log.read_text()
+
+
+def test_several_cameras_share_one_network_fairly(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    names = ["front", "rear", "left", "right"]
+    robot = start(image_topics="[" + ",".join(f"/{name}/image_raw" for name in names) + "]")
+    one = robot.memory()
+    for name in names:
+        observer.listen(Image, f"/{name}/ecmnet/mask")
+        publisher = observer.node.create_publisher(Image, f"/{name}/image_raw", 1)
+        message = picture_message(make_picture(96, 128))
+        message.header.frame_id = name
+        observer.node.create_timer(1 / 30, lambda p=publisher, m=message: p.publish(m))
+    observer.wait(lambda: all(observer.got[f"/{name}/ecmnet/mask"] for name in names), what="a mask of each camera")
+    for name in names:
+        observer.got[f"/{name}/ecmnet/mask"].clear()
+    observer.spin(10)
+    counts = [len(observer.got[f"/{name}/ecmnet/mask"]) for name in names]
+    assert min(counts) > 5
+    assert max(counts) <= 1.3 * min(counts), counts
+    assert {m.header.frame_id for m in observer.got["/left/ecmnet/mask"]} == {"left"}
+    assert robot.memory() < one + 300  # a network and its engine for each camera would take more
+
+
+def test_points_carry_the_labels_of_their_pixels(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray], segmenter: Segmenter
+) -> None:
+    start(depth_topics="['/depth']")
+    observer.listen(PointCloud2, "/ecmnet/points")
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    depths = observer.node.create_publisher(Image, "/depth", 1)
+    infos = observer.node.create_publisher(CameraInfo, "/camera_info", 1)
+    picture = make_picture(48, 64)
+    depth = np.full((48, 64), 2000, np.uint16)
+    depth[0] = 0
+    info = CameraInfo(height=48, width=64, k=[50.0, 0, 31.5, 0, 50, 23.5, 0, 0, 1])
+    observer.node.create_timer(0.1, lambda: (infos.publish(info), depths.publish(picture_message(depth, "16UC1"))))
+    observer.spin(2)
+    cloud = send_until(observer, publisher, picture_message(picture, stamp=1.02), "/ecmnet/points")[-1]
+    assert (cloud.height, cloud.width, cloud.is_dense, stamp_of(cloud)) == (48, 64, False, pytest.approx(1.02))
+    points = point_cloud2.read_points(cloud)
+    labels = segmenter.predict(picture).labels.ravel()
+    assert (points["label"] == labels).all()
+    assert np.isnan(points["z"][:64]).all()
+    np.testing.assert_allclose(points["z"][64:], 2.0)
+    np.testing.assert_allclose(points["x"][64], -31.5 / 50 * 2, rtol=1e-5)
+
+
+@pytest.mark.long
+def test_nothing_is_left_behind_by_twenty_lives(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    robot = start(active=False)
+    observer.listen(Image, "/ecmnet/mask")
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    message = picture_message(make_picture(96, 128))
+    sizes, threads = [], []
+    for _ in range(23):
+        assert robot.change(CONFIGURE)
+        assert robot.change(ACTIVATE)
+        send_until(observer, publisher, message, "/ecmnet/mask", len(observer.got["/ecmnet/mask"]) + 1)
+        assert robot.change(DEACTIVATE)
+        assert robot.change(CLEANUP)
+        sizes.append(robot.memory())
+        threads.append(robot.threads())
+    assert sizes[-1] - sizes[2] < 10, sizes  # three to warm up, then twenty
+    assert threads[-1] == threads[2], threads
+
+
+@pytest.mark.long
+def test_no_mask_is_old_and_none_is_stuck_however_fast_the_camera(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    start(weights="default")
+    observer.listen(Image, "/ecmnet/mask")
+    publisher = observer.node.create_publisher(Image, "/image_raw", qos_profile_sensor_data)
+    picture = make_picture(480, 640)
+    sent = 0
+
+    def send() -> None:
+        nonlocal sent
+        sent += 1
+        publisher.publish(picture_message(picture, stamp=time.monotonic()))
+
+    observer.wait(lambda: publisher.get_subscription_count())
+    observer.node.create_timer(1 / 30, send)
+    observer.spin(60)
+    masks, when = observer.got["/ecmnet/mask"], observer.when["/ecmnet/mask"]
+    predict = float(np.median(np.diff(when)))
+    ages = [then - stamp_of(mask) for mask, then in zip(masks, when, strict=True)][2:]  # two to warm up
+    assert len(ages) > 20
+    assert predict > 1 / 30  # the network is the slower one, or there is nothing to see here
+    assert max(ages) <= 2.5 * predict + 0.033, (predict, sorted(ages)[-5:])
+    stamps = [stamp_of(mask) for mask in masks]
+    assert stamps == sorted(set(stamps))
+    assert max(np.diff(when)) < 3 * predict
+    last = observer.statuses(STATUS)[-1]
+    assert int(value(last, "dropped")) > 0
+    assert int(value(last, "pictures")) - int(value(last, "dropped")) - int(value(last, "masks")) <= 2
+    print(
+        f"predict {predict * 1000:.0f} ms, age {np.median(ages) * 1000:.0f} to {max(ages) * 1000:.0f} ms, {sent} sent"
+    )
