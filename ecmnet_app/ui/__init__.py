@@ -26,7 +26,7 @@ def build(segmenters: SegmenterPool, worker: StreamWorker) -> gr.Blocks:
             with gr.Tab("Picture"):
                 picture.build_tab(segmenters, worker)
             with gr.Tab("Live"):
-                live.build_tab(segmenters.get(), worker)
+                live.build_tab(segmenters, worker)
         gr.HTML(_footer(segmenters), apply_default_css=False)
     return page.queue(max_size=64, default_concurrency_limit=4)
 

@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from ecmnet_app.core import Segmenter
+from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.core.stream import Answer, FrameDroppedError, Source, StreamWorker
 from ecmnet_app.errors import EcmnetError, StreamError
 from ecmnet_app.media.images import encode_mask, read_image
@@ -44,7 +44,7 @@ IDS_AS_GREY = np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1)
 """Palette by which a browser, which shows a script colours and no ids, decodes each pixel to its id."""
 
 
-def build_tab(segmenter: Segmenter, worker: StreamWorker) -> None:
+def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
     """Add the tab's component to the page that is being built."""
     viewers = LiveViewers(worker)
 
@@ -52,7 +52,8 @@ def build_tab(segmenter: Segmenter, worker: StreamWorker) -> None:
         sequence = frame.get("seq") if isinstance(frame, dict) else None
         return {"seq": sequence if isinstance(sequence, int) else None, **await viewers.answer(frame, request)}
 
-    make_component("live", {"classes": classes_of(segmenter.label_set)}, [segment_frame], elem_id="live")
+    offered = [{"name": name, "classes": classes_of(w.label_set)} for name, w in segmenters.weights.items()]
+    make_component("live", {"weights": offered}, [segment_frame], elem_id="live")
 
 
 @dataclass(eq=False)
@@ -84,8 +85,8 @@ class LiveViewers:
         """What the page is told of one frame.
 
         Args:
-            frame: of the page: `viewer`, a name that it made up for itself, and `image`, a JPEG (or another picture)
-                in base64.
+            frame: of the page: `viewer`, a name that it made up for itself, `image`, a JPEG (or another picture) in
+                base64, and, where there is a choice, the name of the `weights`.
             request: that brought it; when its client goes away, the frame is not run and the viewer is forgotten.
 
         Returns:
@@ -93,7 +94,7 @@ class LiveViewers:
             where a newer frame of this viewer came before this one was run; or `error`, a sentence.
         """
         try:
-            name, data = _read_frame(frame)
+            name, data, options = _read_frame(frame)
             viewer = self._viewers.get(name) or self._open(name)
             if viewer.in_flight >= MAX_IN_FLIGHT:
                 raise StreamError(f"more than {MAX_IN_FLIGHT} frames at once; send the next when one is answered")
@@ -102,7 +103,7 @@ class LiveViewers:
         self._count(viewer, +1)
         try:
             image = await asyncio.to_thread(read_image, data, MAX_FRAME_PIXELS)
-            viewer.newest = running = asyncio.wrap_future(viewer.source.submit(image))
+            viewer.newest = running = asyncio.wrap_future(viewer.source.submit(image, **options))
             while not (await asyncio.wait([running], timeout=LOOK_SECONDS))[0]:
                 if await request.is_disconnected():
                     running.cancel()
@@ -146,8 +147,8 @@ class LiveViewers:
         return {"error": message_of(error)}
 
 
-def _read_frame(frame: Any) -> tuple[str, bytes]:
-    """The viewer's name and the picture's bytes, from what a client sent, which may be anything."""
+def _read_frame(frame: Any) -> tuple[str, bytes, dict[str, str]]:
+    """Name of the viewer, bytes, settings of `predict_batch`, from what a client sent, which may be anything."""
     name, image = (frame.get("viewer"), frame.get("image")) if isinstance(frame, dict) else (None, None)
     if not (isinstance(name, str) and 0 < len(name) <= 64 and isinstance(image, str)):
         raise StreamError('a frame is an object {"viewer": name, "seq": number, "image": JPEG in base64}')
@@ -159,7 +160,8 @@ def _read_frame(frame: Any) -> tuple[str, bytes]:
         raise StreamError(
             f"the frame is larger than {MAX_FRAME_BYTES / 1e6:g} MB; send it smaller, or with less quality"
         )
-    return name, data
+    weights = frame.get("weights")
+    return name, data, {"weights": weights} if isinstance(weights, str) else {}
 
 
 def _describe(answer: Answer) -> dict[str, Any]:

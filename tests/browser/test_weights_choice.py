@@ -11,7 +11,8 @@ import torch
 from conftest import random_net
 from gradio_client import Client, handle_file
 from PIL import Image
-from serving import chromium, served_page, why_no_chromium
+from serving import CAMERA_FLAG, chromium, served_page, why_no_chromium, write_camera
+from test_live import Tab
 
 from ecmnet_app.core import CITYSCAPES, Segmenter, save_weights
 from ecmnet_app.media.images import encode_mask, read_image, write_image
@@ -57,6 +58,27 @@ def test_the_page_offers_the_weights_and_answers_by_the_one_chosen(url, city_wei
         page.wait_for_function("mask => document.querySelector('.download').href === mask", arg=mask)
 
 
+def test_the_live_tab_offers_them_too(url, city_weights, tmp_path):
+    camera = write_camera(tmp_path / "street.mjpeg")
+    segmenter = Segmenter.from_pretrained(city_weights)
+    with chromium(CAMERA_FLAG + str(camera)) as browser:
+        page = browser.new_context(permissions=["camera"]).new_page()
+        page.set_default_timeout(60_000)
+        page.goto(url)
+        tab = Tab(page)
+        tab.start()
+        tab.wait_for_overlays(1)
+        assert tab.text(".legend").startswith("Sky\n")
+        page.select_option(".live .weights", "city")
+        assert tab.text(".legend").startswith("Road\n")
+        seen = len(tab.overlays)
+        tab.wait_for_overlays(seen + 2)
+        tab.freeze()
+        newest = max(tab.overlays, key=lambda overlay: overlay["seq"])["seq"]
+        expected = segmenter.predict(read_image(tab.sent[newest]))
+        np.testing.assert_array_equal(tab.pixels()[..., :3], expected.colorize())
+
+
 def test_programs_may_name_the_weights_too(url, city_weights, make_picture, tmp_path):
     picture = tmp_path / "street.png"
     write_image(picture, make_picture(96, 128))
@@ -74,3 +96,6 @@ def test_one_weight_is_no_choice(tiny_weights):
         page.goto(url)
         page.locator("#label-names").get_by_text("“tiny” knows Sky, Building").wait_for()
         assert page.locator("#weights").count() == 0 or not page.locator("#weights").is_visible()
+        page.get_by_role("tab", name="Live").click()
+        page.wait_for_selector(".live .start")
+        assert not page.locator(".live .weights").is_visible()

@@ -14,9 +14,10 @@ const start = find(".start"), freeze = find(".freeze"), save = find(".save"), no
 const context = overlay.getContext("2d", { willReadFrequently: true });
 const reader = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 const entries = makeLegend(find(".legend"), highlight);
-const classes = props.value.classes;
+const offered = props.value.weights, chooser = find(".weights");
 const viewer = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
+let weights = offered[0];    // {name, classes}
 let run = 0;                 // number of the newest start; whatever belongs to an older one is let go
 let stream = null;
 let sequence = 0;            // number of the newest frame that was sent
@@ -115,24 +116,24 @@ function interval() {
 }
 
 async function send(mine) {
-  const seq = ++sequence, time = performance.now(), frame = takeFrame();
+  const seq = ++sequence, time = performance.now(), frame = takeFrame(), asked = weights;
   lastSent = time;
   inFlight.set(seq, time);
   let reply;
   try {
     const image = await encode(frame);
-    reply = await server.segment_frame({ viewer, seq, image });
+    reply = await server.segment_frame({ viewer, seq, image, weights: asked.name });
   } catch {
     reply = null;
   }
-  if (mine !== run || !inFlight.delete(seq)) return;  // stopped, or given up meanwhile
+  if (mine !== run || !inFlight.delete(seq) || asked !== weights) return;  // stopped, given up or changed meanwhile
   if (!reply || reply.error) {
     tell(reply ? reply.error : "The server does not answer. Trying again …");
     holdUntil = performance.now() + RETRY;
   } else if (reply.dropped || seq < answer?.seq) {
     dropped++;
   } else if (live.dataset.state === "live") {
-    await show(mine, { seq, frame, time, ...reply });
+    await show(mine, asked, { seq, frame, time, ...reply });
   }
 }
 
@@ -155,11 +156,11 @@ function encode(frame) {
   }, "image/jpeg", JPEG_QUALITY));
 }
 
-async function show(mine, { seq, frame, time, mask, areas }) {
+async function show(mine, asked, { seq, frame, time, mask, areas }) {
   const image = new Image();
   image.src = mask;
   await image.decode();
-  if (mine !== run || live.dataset.state !== "live") return;
+  if (mine !== run || asked !== weights || live.dataset.state !== "live") return;
   if (seq < answer?.seq) return void dropped++;
   const { width, height } = frame;
   Object.assign(reader.canvas, { width, height });
@@ -169,12 +170,24 @@ async function show(mine, { seq, frame, time, mask, areas }) {
   for (let i = 0; i < ids.length; i++) ids[i] = data[4 * i];  // the mask's grey is the id
   answer = { seq, frame, ids, time };
   if (overlay.width !== width || overlay.height !== height) Object.assign(overlay, { width, height });
-  paintClasses(context, ids, classes, only);
+  paintClasses(context, ids, weights.classes, only);
   entries.update(areas);
   tell("");
   const now = performance.now();
   recent.push({ time: now, age: now - time });
   live.dispatchEvent(new CustomEvent("overlay", { detail: { seq, time, age: now - time } }));  // for who measures
+}
+
+// What was answered by other weights has other classes.
+function chooseWeights() {
+  weights = offered[chooser.selectedIndex];
+  answer = null;
+  recent = [];
+  only = null;
+  stage.classList.remove("isolating");
+  clearOverlay();
+  entries.build(weights.classes.filter(({ id }) => id !== UNLABELLED));
+  if (live.dataset.state === "frozen") setState("live");
 }
 
 function clearOverlay() {
@@ -229,7 +242,7 @@ function tell(message) {
 function highlight(id) {
   only = id;
   stage.classList.toggle("isolating", only !== null);
-  if (answer) paintClasses(context, answer.ids, classes, only);
+  if (answer) paintClasses(context, answer.ids, weights.classes, only);
 }
 
 function applyControls() {
@@ -244,7 +257,7 @@ function toggleFreeze() {
   if (!answer) return;
   Object.assign(still, { width: answer.frame.width, height: answer.frame.height });
   still.getContext("2d").drawImage(answer.frame, 0, 0);
-  paintClasses(context, answer.ids, classes, only);
+  paintClasses(context, answer.ids, weights.classes, only);
   setState("frozen");
 }
 
@@ -256,7 +269,7 @@ function savePicture() {
   const drawing = picture.getContext("2d");
   if (mirror.checked) drawing.setTransform(-1, 0, 0, 1, picture.width, 0);
   drawing.drawImage(answer.frame, 0, 0);
-  paintClasses(context, answer.ids, classes, only);
+  paintClasses(context, answer.ids, weights.classes, only);
   drawing.globalAlpha = only === null ? opacity.value / 100 : 1;
   drawing.drawImage(overlay, 0, 0);
   picture.toBlob((blob) => {
@@ -278,7 +291,10 @@ video.onresize = () => stage.style.setProperty("--ratio", video.videoWidth / vid
 opacity.oninput = mirror.onchange = applyControls;
 freeze.onclick = toggleFreeze;
 save.onclick = savePicture;
-entries.build(classes.filter(({ id }) => id !== UNLABELLED));
+chooser.replaceChildren(...offered.map(({ name }) => new Option(name)));
+chooser.parentElement.hidden = offered.length < 2;
+chooser.onchange = chooseWeights;
+chooseWeights();
 applyControls();
 setState("idle");
 const ticking = setInterval(tick, 500);
