@@ -2,6 +2,7 @@
 
     EcmnetError
     ├── ImageError      a picture, mask or frame cannot be read, or is not a picture we can segment
+    ├── VideoError      a video cannot be read or written
     ├── WeightsError    a weights file is missing, damaged, or does not fit its JSON
     ├── DeviceError     the device or engine asked for is not there, or ran out of memory
     ├── ConfigError     a setting has a value that cannot work
@@ -20,6 +21,7 @@ __all__ = [
     "EcmnetError",
     "ImageError",
     "StreamError",
+    "VideoError",
     "WeightsError",
 ]
 
@@ -30,6 +32,10 @@ class EcmnetError(Exception):
 
 class ImageError(EcmnetError):
     """A picture, mask or frame cannot be read or segmented."""
+
+
+class VideoError(EcmnetError):
+    """A video cannot be read or written."""
 
 
 class WeightsError(EcmnetError):

@@ -16,6 +16,7 @@ from torch import Tensor
 from ecmnet_app.core.engines import Engine, answer_from_logits, choose_device, make_engine
 from ecmnet_app.core.labels import UNLABELLED, LabelSet
 from ecmnet_app.core.segmentation import Segmentation
+from ecmnet_app.core.smoothing import Smoother
 from ecmnet_app.core.tiles import tiled_logits
 from ecmnet_app.core.weights import Weights, load_weights
 from ecmnet_app.errors import ConfigError, DeviceError, ImageError
@@ -117,8 +118,11 @@ class Segmenter:
         resolution: int | None = None,
         tile: bool = False,
         threshold: float | None = None,
+        smoother: Smoother | None = None,
     ) -> list[Segmentation]:
         """Name every pixel of several pictures, of any sizes; those of one size run together. See `predict`.
+
+        With a smoother, the pictures are consecutive frames, of one size, of the stream that it belongs to.
 
         A batch of one gives the bytes that `predict` gives; in larger ones, rounding may turn the odd pixel whose
         two likeliest classes are level.
@@ -146,7 +150,7 @@ class Segmenter:
             at_once = 1 if tile else max(1, MAX_RUN_PIXELS // int(np.prod(self.working_size(*size, resolution))))
             for start in range(0, len(indices), at_once):
                 part = indices[start : start + at_once]
-                labels, confidence = self._run([images[i] for i in part], size, resolution, tile)
+                labels, confidence = self._run([images[i] for i in part], size, resolution, tile, smoother)
                 if threshold is not None:
                     labels[confidence < threshold] = UNLABELLED
                 for row, i in enumerate(part):
@@ -192,18 +196,29 @@ class Segmenter:
             )
 
     def _run(
-        self, images: list[NDArray[np.uint8]], size: tuple[int, int], resolution: int | None, tile: bool
+        self,
+        images: list[NDArray[np.uint8]],
+        size: tuple[int, int],
+        resolution: int | None,
+        tile: bool,
+        smoother: Smoother | None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Labels and confidence of pictures of one size. Shapes: (B, *size)."""
         temperature = self.weights.temperature
-        if tile:
-            side = 2 * self.weights.working_short_side
-            with self._running():
-                logits = tiled_logits(self.engine, images[0], tile=side, overlap=side // 8)
-                return answer_from_logits(logits, size, temperature)
-        pictures = np.stack([_resize(image, self.working_size(*size, resolution)) for image in images])
+        side = 2 * self.weights.working_short_side
+        pictures = np.stack(
+            [image if tile else _resize(image, self.working_size(*size, resolution)) for image in images]
+        )
         with self._running():
-            return self.engine.segment(pictures, size, temperature)
+            if not tile and smoother is None:
+                return self.engine.segment(pictures, size, temperature)
+            if tile:
+                logits = tiled_logits(self.engine, pictures[0], tile=side, overlap=side // 8)
+            else:
+                logits = self.engine.logits(pictures)
+            if smoother is not None:
+                logits = smoother.smooth(logits, pictures)
+            return answer_from_logits(logits, size, temperature)
 
     @contextmanager
     def _running(self) -> Iterator[None]:
