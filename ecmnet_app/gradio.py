@@ -36,13 +36,12 @@ def _serve(options: argparse.Namespace) -> None:
         os.environ["GRADIO_TEMP_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="ecmnet-"))
         from ecmnet_app.core.pool import SegmenterPool
         from ecmnet_app.core.stream import StreamWorker
-        from ecmnet_app.core.weights import DEFAULT_WEIGHTS, available_weights
+        from ecmnet_app.core.weights import available_weights
         from ecmnet_app.ui import build
         from ecmnet_app.ui.server import create_app, listen, serve
 
         listener = stack.enter_context(listen(options.host, options.port))  # first: a busy port is said at once
-        shipped = sorted(available_weights(), key=lambda name: name != DEFAULT_WEIGHTS)  # the default first
-        segmenters = SegmenterPool(options.weights or shipped, options.device, options.engine)
+        segmenters = SegmenterPool(options.weights or available_weights(), options.device, options.engine)
         # A CPU gains nothing by batches, and the first of one would wait for the last.
         max_batch = 1 if segmenters.get().engine.device.type == "cpu" else 8
         worker = stack.enter_context(StreamWorker(segmenters.predict_batch, max_batch))

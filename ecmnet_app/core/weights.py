@@ -162,8 +162,9 @@ class Weights:
 
 
 def available_weights() -> list[str]:
-    """Names of the weights that ship with the package."""
-    return sorted(path.stem for path in PACKAGE_FOLDER.glob("*.safetensors") if path.with_suffix(".json").exists())
+    """Names of the weights that ship with the package, the default first."""
+    names = (path.stem for path in PACKAGE_FOLDER.glob("*.safetensors") if path.with_suffix(".json").exists())
+    return sorted(names, key=lambda name: (name != DEFAULT_WEIGHTS, name))
 
 
 def load_weights(name_or_path: str | os.PathLike[str] = "default") -> Weights:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,11 @@ def test_names_resolve_inside_the_package(pair: Path, monkeypatch: pytest.Monkey
         load_weights("huge")
     with pytest.raises(WeightsError, match="no weights"):
         load_weights("../tiny")
+    for name in ("ample", "zeal"):
+        for suffix in (".safetensors", ".json"):
+            shutil.copy(pair.parent / f"tiny{suffix}", pair.parent / f"{name}{suffix}")
+    (pair.parent / "alone.safetensors").write_bytes(b"")
+    assert available_weights() == ["tiny", "ample", "zeal"], "the default first"
 
 
 def set_to(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -236,3 +242,9 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"11 classes, but .* num_classes 3"):
         save_weights(tmp_path / "three", ECMNet(ECMNetConfig(num_classes=3)), CAMVID, working_short_side=360)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", available_weights())
+def test_the_confidence_of_what_ships_is_calibrated(name: str) -> None:
+    """See docs/accuracy.md: `ecmnet calibrate ... --into NAME`."""
+    assert load_weights(name).temperature != 1
