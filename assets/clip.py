@@ -21,7 +21,7 @@ CLIP = ROOT.parent / "ecmnet_app" / "ui" / "examples" / "street.mp4"
 LABELS = ROOT / "labels" / "street"
 SIZE, FOV = (640, 480), 58.0  # pixels; degrees from the left edge to the right
 SECONDS, RATE = 10, 10
-SAMPLES = 3  # rays a pixel before denoising
+SAMPLES = 2  # rays a pixel before denoising
 
 
 def render(args: argparse.Namespace) -> None:

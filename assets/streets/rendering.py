@@ -36,10 +36,11 @@ def radiance(
     cycles = scene.cycles
     cycles.device, cycles.samples, cycles.seed = "CPU", samples, seed
     cycles.use_denoising, cycles.denoiser, cycles.denoising_quality = True, "OPENIMAGEDENOISE", "HIGH"
+    cycles.denoising_prefilter = "ACCURATE"
     cycles.use_adaptive_sampling = False
     cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces, cycles.transparent_max_bounces = 4, 2, 2, 4
     if draft:
-        cycles.max_bounces, cycles.denoising_quality = 0, "FAST"
+        cycles.max_bounces, cycles.denoising_quality, cycles.denoising_prefilter = 0, "FAST", "FAST"
     cycles.caustics_reflective = cycles.caustics_refractive = False
     cycles.sample_clamp_indirect = 4.0
     cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 1.5
