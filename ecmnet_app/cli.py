@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ecmnet_app.errors import ConfigError, DeviceError, EcmnetError, ImageError
+from ecmnet_app.errors import ConfigError, DeviceError, EcmnetError, ImageError, VideoError
 
 __all__ = ["main"]
 
 DONE, FILES_FAILED, FAILED, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: all went well; some pictures failed and the rest are done; nothing could be done; Ctrl-C."""
+"""Exit codes: all went well; some files failed or are damaged and the rest are done; nothing could be done; Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,8 +34,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of every command."""
     parser = argparse.ArgumentParser(
         prog="ecmnet",
-        description="Name every pixel of street pictures with ECMNet.",
-        epilog="exit codes: 0 done; 1 some pictures failed, the rest are done; 2 nothing could be done",
+        description="Name every pixel of street pictures and videos with ECMNet.",
+        epilog="exit codes: 0 done; 1 some files failed or are damaged, the rest is done; 2 nothing could be done",
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -101,20 +101,25 @@ def add_segment_parser(commands: Commands[argparse.ArgumentParser]) -> None:
     parser = _add_command(
         commands,
         "segment",
-        "Segment pictures: an overlay, a mask and a JSON record for each",
+        "Segment pictures and videos: an overlay, masks and a JSON record for each",
         "  ecmnet segment street.jpg\n"
         "  ecmnet segment photos/ --out answers --device cuda\n"
-        "  ecmnet segment 'drives/**/*.png' --out answers --threshold 0.5",
+        "  ecmnet segment 'drives/**/*.png' --out answers --threshold 0.5\n"
+        "  ecmnet segment drive.mp4 --out answers --smooth",
     )
-    parser.add_argument("inputs", nargs="+", metavar="FILE|DIR|GLOB", help="pictures; folders are taken with theirs")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="FILE|DIR|GLOB", help="pictures and videos; folders are taken with theirs"
+    )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("segmented"),
         metavar="DIR",
         help="folder (./segmented) for NAME_overlay.jpg, NAME_mask.png (pixel values are class ids, 255 unlabelled) "
-        "and NAME.json; pictures from several folders get folders of their own",
+        "and NAME.json; of a video NAME_overlay.mp4, NAME_masks.mkv (lossless, of the same values), NAME_areas.csv and "
+        "NAME.json; files from several folders get folders of their own",
     )
+    parser.add_argument("--smooth", action="store_true", help="of videos: average along motion, for calm labels")
     parser.add_argument("--tile", action="store_true", help="keep full resolution, by overlapping tiles")
     parser.add_argument("--threshold", type=float, metavar="0..1", help="leave pixels of less confidence unlabelled")
     parser.add_argument("--opacity", type=float, default=0.5, metavar="0..1", help="of the overlay's colours (0.5)")
@@ -123,20 +128,21 @@ def add_segment_parser(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def run_segment(args: argparse.Namespace) -> int:
-    """Segment every picture that can be; report the others."""
+    """Segment every picture and video that can be; report the others."""
     import warnings
 
     from PIL.Image import DecompressionBombWarning
     from tqdm import tqdm
 
     from ecmnet_app.core import Segmenter
-    from ecmnet_app.segment_files import Settings, find_pictures, segment_file
+    from ecmnet_app.segment_files import Settings, find_jobs, segment_picture_file, segment_video_file
 
     warnings.simplefilter("ignore", DecompressionBombWarning)  # read_image refuses such pictures itself
-    jobs, problems = find_pictures(args.inputs, args.out)
+    jobs, problems = find_jobs(args.inputs, args.out)
     for problem in problems:
         print(f"ecmnet: {problem}", file=sys.stderr)
     failed = len(problems)
+    damaged = 0
     if jobs:
         try:
             args.out.mkdir(parents=True, exist_ok=True)
@@ -144,14 +150,25 @@ def run_segment(args: argparse.Namespace) -> int:
             raise ConfigError(f"cannot make the folder --out {args.out}: {error.strerror or error}") from error
         settings = Settings(args.resolution, args.tile, args.threshold)
         segmenter = Segmenter.from_pretrained(args.weights, args.device, args.engine, args.threads)
-        for job in tqdm(jobs, unit="picture", disable=None):
+        for job in tqdm(jobs, unit="file", disable=None):
             try:
-                segment_file(segmenter, job, settings, args.opacity)
-            except (ImageError, DeviceError) as error:  # a device can be out of memory for one picture only
+                if not job.is_video:
+                    segment_picture_file(segmenter, job, settings, args.opacity)
+                    continue
+                with tqdm(unit="frame", desc=job.source.name, disable=None, leave=False) as bar:
+                    for progress in segment_video_file(segmenter, job, settings, args.opacity, args.smooth):
+                        if bar.total is None:
+                            bar.initial = progress.done  # of an earlier run
+                        bar.total = progress.expected
+                        bar.update(progress.done - bar.n)
+                if progress.problem:
+                    damaged += 1
+                    tqdm.write(f"ecmnet: {job.source} {progress.problem}", file=sys.stderr)
+            except (ImageError, VideoError, DeviceError) as error:  # a device can be out of memory for one picture only
                 failed += 1
-                tqdm.write(f"ecmnet: {_named(error, job.picture)}", file=sys.stderr)
+                tqdm.write(f"ecmnet: {_named(error, job.source)}", file=sys.stderr)
     print(f"{len(jobs) + len(problems) - failed} segmented to {args.out}" + (f", {failed} failed" if failed else ""))
-    return FILES_FAILED if failed else DONE
+    return FILES_FAILED if failed or damaged else DONE
 
 
 def add_train_parser(commands: Commands[argparse.ArgumentParser]) -> None:

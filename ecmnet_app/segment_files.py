@@ -1,4 +1,4 @@
-"""Pictures in files to answers in files: the work of `ecmnet segment`."""
+"""Pictures and videos in files to answers in files: the work of `ecmnet segment`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import glob
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,31 +14,41 @@ from typing import Any
 import numpy as np
 
 import ecmnet_app
-from ecmnet_app.core import UNLABELLED, Segmentation, Segmenter
+from ecmnet_app.core import UNLABELLED, LabelSet, Segmenter
 from ecmnet_app.core.labels import UNLABELLED_COLOR, UNLABELLED_NAME
+from ecmnet_app.core.smoothing import Smoother
+from ecmnet_app.core.video import Progress, VideoAnswers, segment_video
 from ecmnet_app.errors import ConfigError, ImageError
 from ecmnet_app.media.files import write_atomically
 from ecmnet_app.media.images import read_image, write_image
+from ecmnet_app.media.videos import VIDEO_SUFFIXES
 
-__all__ = ["PICTURE_SUFFIXES", "Job", "Settings", "find_pictures", "segment_file"]
+__all__ = ["PICTURE_SUFFIXES", "Job", "Settings", "find_jobs", "segment_picture_file", "segment_video_file"]
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-"""What is taken from a folder. A file named by itself or by a pattern is tried whatever its suffix."""
+"""What is taken from a folder, beside videos. A file named by itself or by a pattern is tried whatever its suffix."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture and the stem of its answers' paths."""
+    """One picture or video and the stem of its answers' paths."""
 
-    picture: Path
+    source: Path
     stem: Path
 
     @property
-    def answers(self) -> tuple[Path, Path, Path]:
-        """Paths of overlay, mask and record."""
-        overlay, mask, record = (
-            self.stem.with_name(self.stem.name + end) for end in ("_overlay.jpg", "_mask.png", ".json")
-        )
+    def is_video(self) -> bool:
+        """By its name."""
+        return self.source.suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def answers(self) -> tuple[Path, ...]:
+        """Paths of overlay, mask or masks, a video's areas, and the record, which is last."""
+        record = self.stem.with_name(self.stem.name + ".json")
+        if self.is_video:
+            video = VideoAnswers(self.stem)
+            return video.overlay, video.masks, video.areas, record
+        overlay, mask = (self.stem.with_name(self.stem.name + end) for end in ("_overlay.jpg", "_mask.png"))
         return overlay, mask, record
 
 
@@ -51,21 +61,21 @@ class Settings:
     threshold: float | None = None
 
 
-def find_pictures(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
-    """Find the pictures that files, folders (with theirs) and patterns name, each once, and a stem for each.
+def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
+    """Find the pictures and videos that files, folders (with theirs) and patterns name, each once, and a stem for each.
 
-    Stems mirror, below `out`, the folders below the deepest one that holds all pictures, so pictures of one name
-    from two folders stay apart; two of one folder that differ in suffix keep it.
+    Stems mirror, below `out`, the folders below the deepest one that holds all of them, so files of one name from two
+    folders stay apart; two of one folder that differ in suffix keep it.
 
     Args:
         inputs: paths and glob patterns, `**` for any depth.
-        out: folder of the answers; what lies in it is not taken for a picture of a folder around it.
+        out: folder of the answers; what lies in it is not taken for an input of a folder around it.
 
     Returns:
-        The jobs, and a message for each input that names no picture.
+        The jobs, and a message for each input that names nothing.
 
     Raises:
-        ConfigError: a folder of pictures is the folder of the answers too, or an answer would overwrite a picture.
+        ConfigError: a folder of inputs is the folder of the answers too, or an answer would overwrite an input.
     """
     found: dict[Path, Path] = {}  # by real path, so that each picture is taken once
     problems = []
@@ -77,9 +87,11 @@ def find_pictures(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str
             paths = [
                 p
                 for p in sorted(path.rglob("*"))
-                if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file() and out.resolve() not in p.resolve().parents
+                if p.suffix.lower() in (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
+                and p.is_file()
+                and out.resolve() not in p.resolve().parents
             ]
-            problem = f"{text} holds no pictures ({', '.join(PICTURE_SUFFIXES)})"
+            problem = f"{text} holds no pictures ({', '.join(PICTURE_SUFFIXES)}) and no videos"
         elif path.exists() or not glob.has_magic(text):
             paths, problem = [path], ""  # where it does not exist, reading it says so
         else:
@@ -107,43 +119,124 @@ def find_pictures(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str
         for path in job.answers:
             if path.resolve() in found:
                 raise ConfigError(
-                    f"the answer to {job.picture} would overwrite the picture {path}; choose another --out"
+                    f"the answer to {job.source} would overwrite {path}, which is to be read; choose another --out"
                 )
     return jobs, problems
 
 
-def segment_file(segmenter: Segmenter, job: Job, settings: Settings, opacity: float) -> None:
+def segment_picture_file(segmenter: Segmenter, job: Job, settings: Settings, opacity: float) -> None:
     """Write STEM_overlay.jpg, STEM_mask.png and, last, STEM.json, each a whole file.
 
     Raises:
         ImageError: the picture cannot be read or segmented, or an answer cannot be written.
         ConfigError, DeviceError: see `Segmenter.predict`.
     """
-    image = read_image(job.picture)
+    image = read_image(job.source)
     answer = segmenter.predict(image, **asdict(settings))
-    record = {"picture": os.fspath(job.picture), **_record(segmenter, answer, settings)}
     overlay_path, mask_path, record_path = job.answers
     write_image(overlay_path, answer.overlay(image, opacity))
     answer.save(mask_path)
-    try:
-        write_atomically(record_path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
-    except OSError as error:
-        raise ImageError(f"cannot write {record_path}: {error.strerror or error}") from error
-
-
-def _record(segmenter: Segmenter, answer: Segmentation, settings: Settings) -> dict[str, Any]:
-    areas = answer.areas()
-    rows = [(label.id, label.name, label.color) for label in answer.label_set.labels]
-    rows.append((UNLABELLED, UNLABELLED_NAME, UNLABELLED_COLOR))
     height, width = answer.labels.shape
+    _write_record(
+        record_path,
+        {
+            "picture": os.fspath(job.source),
+            **_run_of(segmenter, asdict(settings)),
+            "width": width,
+            "height": height,
+            "classes": _classes(answer.label_set, list(answer.areas().values())),
+            "mean_confidence": float(answer.confidence.mean(dtype=np.float64)),
+        },
+    )
+
+
+def segment_video_file(
+    segmenter: Segmenter, job: Job, settings: Settings, opacity: float, smooth: bool
+) -> Iterator[Progress]:
+    """Write the `VideoAnswers` and, last, STEM.json, and tell how far it is.
+
+    What an interrupted run of the same job has done is gone on with; where all is done already, that is told at once.
+
+    Args:
+        smooth: average scores along motion, so that labels are calm (`Smoother`).
+
+    Raises:
+        VideoError: the video cannot be read, or an answer cannot be written.
+        ImageError, ConfigError, DeviceError: see `Segmenter.predict`.
+    """
+    identity = {
+        **_run_of(segmenter, {**asdict(settings), "opacity": opacity, "smooth": smooth}),
+        **_state_of(job.source),
+    }
+    *_, record_path = job.answers
+    done = _read_record(record_path)
+    if {key: done.get(key) for key in identity} == identity and all(path.exists() for path in job.answers):
+        nothing = np.empty(0)
+        yield Progress(done["frames"], done["frames"], nothing, nothing, None, finished=True, problem=done["problem"])
+        return
+    videos = VideoAnswers(job.stem)
+    smoother = Smoother(segmenter.weights.temperature) if smooth else None
+    batch = 1 if segmenter.engine.device.type == "cpu" else 8  # a CPU gains nothing by batches
+    options = asdict(settings)
+    areas = np.zeros(len(segmenter.label_set) + 1)
+    for progress in segment_video(
+        job.source, videos, segmenter.predict_batch, options, smoother, opacity, batch, identity
+    ):
+        for row in progress.areas:
+            areas += row
+        if progress.finished:
+            record = {
+                "video": os.fspath(job.source),
+                **identity,
+                "frames": progress.done,
+                "classes": _classes(segmenter.label_set, (areas / progress.done).tolist()),
+                "problem": progress.problem,
+            }
+            _write_record(record_path, record)
+        yield progress
+
+
+def _run_of(segmenter: Segmenter, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What an answer depends on beside its source."""
     return {
         "version": ecmnet_app.__version__,
         "weights": {"name": segmenter.weights.name, "sha256": segmenter.weights.sha256},
         "device": str(segmenter.engine.device),
         "engine": segmenter.engine.name,
-        "settings": asdict(settings),
-        "width": width,
-        "height": height,
-        "classes": [{"id": i, "name": name, "color": list(color), "area": areas[name]} for i, name, color in rows],
-        "mean_confidence": float(answer.confidence.mean(dtype=np.float64)),
+        "settings": dict(settings),
     }
+
+
+def _state_of(path: Path) -> dict[str, int]:
+    """By which a file is known to be the one of an earlier run; nothing where it cannot be read, which reading says."""
+    try:
+        state = path.stat()
+    except OSError:
+        return {}
+    return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns}
+
+
+def _classes(label_set: LabelSet, areas: Sequence[float]) -> list[dict[str, Any]]:
+    """Rows of the record; areas in order of id, unlabelled last."""
+    rows = [(label.id, label.name, label.color) for label in label_set.labels]
+    rows.append((UNLABELLED, UNLABELLED_NAME, UNLABELLED_COLOR))
+    return [
+        {"id": id_, "name": name, "color": list(color), "area": area}
+        for (id_, name, color), area in zip(rows, areas, strict=True)
+    ]
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """An earlier run's record; nothing where there is none that can be read."""
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _write_record(path: Path, record: Mapping[str, Any]) -> None:
+    try:
+        write_atomically(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+    except OSError as error:
+        raise ImageError(f"cannot write {path}: {error.strerror or error}") from error

@@ -21,7 +21,7 @@ from ecmnet_app.cli import main
 from ecmnet_app.core import CAMVID, Segmenter, load_weights, save_weights
 from ecmnet_app.core import weights as weights_module
 from ecmnet_app.media import read_image, write_image
-from ecmnet_app.segment_files import find_pictures
+from ecmnet_app.segment_files import find_jobs
 
 MakePicture = Callable[..., NDArray[np.uint8]]
 
@@ -116,7 +116,7 @@ def test_one_bad_file_is_reported_and_the_rest_are_done(
     ],
 )
 def test_stems_mirror_the_folders(folder: Path, inputs: list[str], stems: list[str]) -> None:
-    jobs, problems = find_pictures(inputs, Path("out"))
+    jobs, problems = find_jobs(inputs, Path("out"))
     assert problems == []
     assert [str(job.stem) for job in jobs] == [f"out/{stem}" for stem in stems]
 
@@ -124,7 +124,7 @@ def test_stems_mirror_the_folders(folder: Path, inputs: list[str], stems: list[s
 def test_pictures_of_one_folder_that_differ_in_suffix_stay_apart(folder: Path) -> None:
     for name in ("a.jpg", "a.jpg.png", "a[1].png"):
         (folder / "photos" / name).touch()
-    jobs, _ = find_pictures(["photos/a.png", "photos/a.jpg", "photos/a.jpg.png", "photos/a[1].png"], Path("out"))
+    jobs, _ = find_jobs(["photos/a.png", "photos/a.jpg", "photos/a.jpg.png", "photos/a[1].png"], Path("out"))
     assert [str(job.stem) for job in jobs] == ["out/a.png", "out/a.jpg", "out/a.jpg_", "out/a[1]"]
     answers = [path for job in jobs for path in job.answers]
     assert len(set(answers)) == len(answers)
@@ -134,7 +134,7 @@ def test_pictures_of_one_folder_that_differ_in_suffix_stay_apart(folder: Path) -
     ("arguments", "reason"),
     [
         (["photos", "--out", "photos"], "is the folder of the pictures itself"),
-        (["photos/x.jpg", "photos/x_mask.png", "--out", "photos"], "would overwrite the picture photos/x_mask.png"),
+        (["photos/x.jpg", "photos/x_mask.png", "--out", "photos"], "would overwrite photos/x_mask.png"),
         (["photos/a.png", "--out", "photos/b.jpg"], "cannot make the folder --out photos/b.jpg"),
         (["photos/a.png", "--weights", "none"], "no weights 'none'"),
         (["photos/a.png", "--device", "toaster"], "no device 'toaster'"),
