@@ -9,29 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 import numpy as np
+from numpy.typing import NDArray
 
 from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.core.stream import Answer, FrameDroppedError, Source, StreamWorker
-from ecmnet_app.errors import EcmnetError, StreamError
+from ecmnet_app.errors import EcmnetError, ImageError, StreamError
 from ecmnet_app.media.images import encode_mask, read_image
 from ecmnet_app.ui.component import classes_of, data_url, make_component, message_of
 
 __all__ = ["LiveViewers", "build_tab"]
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 MAX_FRAME_BYTES = 1_000_000
 """Of one encoded frame. The page's own, 640 pixels long, have about 80,000."""
 MAX_FRAME_PIXELS = 1280 * 960
 """Of one frame. Larger ones are refused before they are decoded."""
+MAX_FRAME_SIDE = 1280
+"""A long strip within those pixels would not be scaled down for the network, and keep it from the others."""
 MAX_IN_FLIGHT = 2
 """Frames of one viewer that have no answer yet: one that runs and one that waits."""
 MAX_VIEWERS = 64
 """Viewers at once; one more is told to come back later."""
-IDLE_SECONDS = 4.0
+IDLE_SECONDS = 3.0
 """A viewer that sends nothing for so long is forgotten."""
 LOOK_SECONDS = 0.5
 """How often a frame that waits looks whether its client is still there."""
@@ -75,6 +83,7 @@ class LiveViewers:
 
     def __init__(self, worker: StreamWorker) -> None:
         self._worker = worker
+        self._codec = ThreadPoolExecutor(2, "ecmnet-codec")  # each thread more is memory more
         self._viewers: dict[str, _Viewer] = {}
         self._penalties = 0
 
@@ -102,14 +111,14 @@ class LiveViewers:
             return await self._refuse(error)
         self._count(viewer, +1)
         try:
-            image = await asyncio.to_thread(read_image, data, MAX_FRAME_PIXELS)
+            image = await self._in_thread(_decode, data)
             viewer.newest = running = asyncio.wrap_future(viewer.source.submit(image, **options))
             while not (await asyncio.wait([running], timeout=LOOK_SECONDS))[0]:
                 if await request.is_disconnected():
                     running.cancel()
                     self._forget(viewer)
                     return {"error": "The viewer went away."}
-            return await asyncio.to_thread(_describe, running.result())
+            return await self._in_thread(_describe, running.result())
         except FrameDroppedError:
             await asyncio.wait([viewer.newest])
             return {"dropped": True}
@@ -117,6 +126,9 @@ class LiveViewers:
             return await self._refuse(error)
         finally:
             self._count(viewer, -1)
+
+    def _in_thread(self, function: Callable[[T], R], value: T) -> asyncio.Future[R]:
+        return asyncio.get_running_loop().run_in_executor(self._codec, function, value)
 
     def _open(self, name: str) -> _Viewer:
         if len(self._viewers) >= MAX_VIEWERS:
@@ -162,6 +174,14 @@ def _read_frame(frame: Any) -> tuple[str, bytes, dict[str, str]]:
         )
     weights = frame.get("weights")
     return name, data, {"weights": weights} if isinstance(weights, str) else {}
+
+
+def _decode(data: bytes) -> NDArray[np.uint8]:
+    image = read_image(data, MAX_FRAME_PIXELS)
+    height, width = image.shape[:2]
+    if max(height, width) > MAX_FRAME_SIDE:
+        raise ImageError(f"the frame is {width}x{height}, longer than {MAX_FRAME_SIDE} pixels; send it smaller")
+    return image
 
 
 def _describe(answer: Answer) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from serving import LiveClient, served_page
 
 from ecmnet_app import ui
 from ecmnet_app.core import Segmentation
+from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.media.images import encode_image, read_image
 from ecmnet_app.ui import live
@@ -130,6 +131,7 @@ def test_a_bad_frame_is_told_to_its_viewer_and_costs_the_other_none(url, frame):
         (image(b"no picture"), "not a picture that can be read"),
         (image(b""), "empty file"),
         (image(large(20_000, 64)), "20000x64, larger than the 1.2288 megapixels"),
+        (image(large(20_000, 60)), "20000x60, longer than 1280 pixels"),
         (image(large(16, 16)), "least size is 32x32"),
         (image(os.urandom(live.MAX_FRAME_BYTES + 1)), "larger than 1 MB"),
         ({"image": "§§§"}, "not base64"),
@@ -306,7 +308,7 @@ def test_a_viewer_whose_process_is_killed_is_forgotten(url, frame, tmp_path):
     wait_until(lambda: sources(url) == 0, 5)
 
 
-def test_a_frame_whose_viewer_went_away_is_not_run(segmenter, frame):
+def test_a_frame_whose_viewer_went_away_is_not_run(segmenter, tiny_weights, frame):
     """One frame is held in the network, the next one waits; their viewer closes its connections."""
     entered, may_go, batches = threading.Event(), threading.Event(), []
 
@@ -317,7 +319,7 @@ def test_a_frame_whose_viewer_went_away_is_not_run(segmenter, frame):
         return segmenter.predict_batch(images)
 
     with StreamWorker(held) as worker, socket.create_server(("127.0.0.1", 0)) as listener:
-        app = create_app(ui.build(segmenter, worker), worker)
+        app = create_app(ui.build(SegmenterPool([tiny_weights]), worker), worker)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
