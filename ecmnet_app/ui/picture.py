@@ -120,7 +120,9 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
     chosen = gr.Textbox(None, label="weights", visible=False)
     mask = gr.File(label="mask", visible=False)
     areas = gr.JSON(label="areas", visible=False)
-    gr.Button(visible=False).click(segment, [picture, side, chosen], [mask, areas], api_name="segment", preprocess=False)
+    gr.Button(visible=False).click(
+        segment, [picture, side, chosen], [mask, areas], api_name="segment", preprocess=False
+    )
 
 
 def _resolutions(weights: Weights) -> list[tuple[str, int]]:
