@@ -8,7 +8,7 @@ import gradio as gr
 
 from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.core.stream import StreamWorker
-from ecmnet_app.ui import live, picture
+from ecmnet_app.ui import live, picture, video
 
 __all__ = ["build"]
 
@@ -25,6 +25,8 @@ def build(segmenters: SegmenterPool, worker: StreamWorker) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("Picture"):
                 picture.build_tab(segmenters, worker)
+            with gr.Tab("Video"):
+                video.build_tab(segmenters, worker)
             with gr.Tab("Live"):
                 live.build_tab(segmenters, worker)
         gr.HTML(_footer(segmenters), apply_default_css=False)
@@ -40,7 +42,7 @@ _HEADER = """
   </svg>
   <div>
     <h1>ECMNet</h1>
-    <p>A picture or a camera of a street, and every pixel of it named. No picture leaves this server.</p>
+    <p>A picture, a video or a camera of a street, and every pixel of it named. No picture leaves this server.</p>
   </div>
 </header>
 """

@@ -13,7 +13,7 @@ from ecmnet_app.core import UNLABELLED, LabelSet
 from ecmnet_app.core.labels import UNLABELLED_NAME
 from ecmnet_app.errors import EcmnetError
 
-__all__ = ["STATIC_FOLDER", "classes_of", "data_url", "make_component", "message_of"]
+__all__ = ["STATIC_FOLDER", "classes_of", "data_url", "make_component", "message_of", "take_uploads_only"]
 
 STATIC_FOLDER = Path(__file__).parent / "static"
 
@@ -59,6 +59,26 @@ def message_of(error: EcmnetError) -> str:
     """An error as a sentence to show."""
     message = str(error)
     return message[:1].upper() + message[1:] + "."
+
+
+def take_uploads_only(component: gr.Image | gr.File, example: str) -> None:
+    """Refuse addresses of files, which gradio would fetch: this server calls no other.
+
+    Args:
+        component: that takes files.
+        example: name of a file, which the documentation of the API shows in place of an address.
+    """
+    move = component.async_move_resource_to_block_cache
+
+    async def move_upload(path: str | Path | None) -> str | None:
+        if str(path).startswith(("http://", "https://")):
+            raise gr.Error("send the file itself, not its address", print_exception=False)
+        return await move(path)
+
+    component.async_move_resource_to_block_cache = move_upload  # type: ignore[method-assign, assignment]
+    component.example_value = lambda: example  # type: ignore[method-assign]
+    payload = {"path": example, "meta": {"_type": "gradio.FileData"}}
+    component.example_payload = lambda: payload  # type: ignore[method-assign]
 
 
 def _read(name: str) -> str:

@@ -1,0 +1,235 @@
+"""The Video tab: a file of any length in, the same street with every pixel named out, to watch and to take along.
+
+The frames of a video go through the worker that serves the live viewers, one at a time: a video is one source among
+the others and has its turn like them, however long it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import gradio as gr
+import numpy as np
+from numpy.typing import NDArray
+
+from ecmnet_app.core import Segmentation
+from ecmnet_app.core.pool import SegmenterPool
+from ecmnet_app.core.smoothing import Smoother
+from ecmnet_app.core.stream import StreamWorker
+from ecmnet_app.core.video import Progress, VideoAnswers, segment_video
+from ecmnet_app.errors import EcmnetError, VideoError
+from ecmnet_app.media.images import encode_image
+from ecmnet_app.media.videos import VIDEO_SUFFIXES
+from ecmnet_app.ui.component import classes_of, data_url, make_component, message_of, take_uploads_only
+from ecmnet_app.ui.picture import EXAMPLES_FOLDER
+
+__all__ = ["AreaChart", "build_tab"]
+
+LONGEST_SIDE = 960
+"""Of the preview, in pixels."""
+PREVIEW_SECONDS = 0.5
+"""From one preview to the next."""
+MAX_VIDEOS = 4
+"""Run at once; more wait in line. Each has a decoder and an encoder."""
+CHART_COLUMNS = 400
+"""Moments that the strip chart shows, at most."""
+
+
+def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
+    """Add the tab's components to the page that is being built."""
+    first = segmenters.get().weights
+
+    def run(
+        upload: dict[str, Any] | None, smooth: bool, opacity: int, weights: str
+    ) -> Iterator[tuple[dict[str, Any] | None, gr.Button, gr.Button]]:
+        """Views of the video as it is segmented. Gradio closes this when Stop is pressed or the page is left."""
+        start, stop = gr.Button(visible=True), gr.Button(visible=False)
+        if upload is None:
+            yield _error_view(VideoError("there is no video yet; choose one")), start, stop
+            return
+        chosen = segmenters.get(weights).weights
+        smoother = Smoother(chosen.temperature) if smooth else None
+        name = Path(upload["path"]).name
+        folder = Path(tempfile.mkdtemp(prefix="video-", dir=player.GRADIO_CACHE))
+        done = False
+        try:
+            with worker.open() as source:
+
+                def predict(images: Sequence[NDArray[np.uint8]], **options: Any) -> list[Segmentation]:
+                    return [source.submit(image, **options).result().segmentation for image in images]
+
+                answers = VideoAnswers(folder / Path(name).stem)
+                options = {"weights": weights}
+                classes = classes_of(chosen.label_set)
+                views = _Views(answers, name, classes)
+                for progress in segment_video(
+                    upload["path"], answers, predict, options, smoother, opacity / 100, name=name
+                ):
+                    if view := views.of(progress):
+                        done = progress.finished
+                        yield view, gr.Button(visible=done), gr.Button(visible=not done)
+        except EcmnetError as error:
+            yield _error_view(error), start, stop
+        finally:
+            if not done:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    with gr.Row(elem_classes="picture-tab"):
+        with gr.Column():
+            video = gr.File(
+                label="Video",
+                file_types=list(VIDEO_SUFFIXES),
+                height=150,
+                buttons=[],
+                elem_id="video",
+            )
+            take_uploads_only(video, "drive.mp4")
+            if examples := sorted(EXAMPLES_FOLDER.glob("*.mp4")):
+                gr.Examples([str(path) for path in examples], video, label="Or try this one", elem_id="video-examples")
+            start = gr.Button("Name every pixel", variant="primary", elem_id="video-start")
+            stop = gr.Button("Stop", visible=False, elem_id="video-stop")
+        with gr.Column():
+            player = make_component("video", elem_id="player")
+        with gr.Column():
+            smooth = gr.Checkbox(
+                False,
+                label="Calm labels",
+                info="Averages each frame with those before it, along the motion. Less flicker.",
+                elem_id="video-smooth",
+            )
+            opacity = gr.Slider(0, 100, 60, step=5, label="Opacity", info="Of the colours, in percent.")
+            weights = gr.Radio(
+                choices=list(segmenters.weights),
+                value=first.name,
+                label="Weights",
+                info="What the network was taught.",
+                visible=len(segmenters.weights) > 1,
+            )
+    running = start.click(
+        run,
+        [video, smooth, opacity, weights],
+        [player, start, stop],
+        preprocess=False,
+        show_progress="hidden",
+        concurrency_limit=MAX_VIDEOS,
+        api_visibility="private",
+    )
+    stop.click(
+        lambda: (None, gr.Button(visible=True), gr.Button(visible=False)),
+        None,
+        [player, start, stop],
+        cancels=running,
+        queue=False,
+        api_visibility="private",
+    )
+    video.clear(lambda: None, None, player, queue=False, api_visibility="private")
+
+
+class AreaChart:
+    """Areas of the classes over the length of a video, in a bounded number of columns whatever that length is.
+
+    Neighbouring columns are merged two by two when there would be too many. Each is the mean of its frames.
+
+    Args:
+        columns: most that are kept; even.
+    """
+
+    def __init__(self, columns: int = CHART_COLUMNS) -> None:
+        self._columns = columns
+        self._frames_each = 1
+        self._rows: list[list[float]] = []
+        self._times: list[float] = []
+        self._open: list[NDArray[np.float64]] = []
+        self._opened = 0.0
+
+    def add(self, seconds: float, areas: NDArray[np.float64]) -> None:
+        """Add a frame: when it is shown, and the share of each class. Shape: (K,)."""
+        if not self._open:
+            self._opened = seconds
+        self._open.append(areas)
+        if len(self._open) < self._frames_each:
+            return
+        self._times.append(self._opened)
+        self._rows.append(np.mean(self._open, axis=0).tolist())
+        self._open.clear()
+        if len(self._rows) == self._columns:
+            self._times = self._times[::2]
+            self._rows = np.mean(np.array(self._rows).reshape(self._columns // 2, 2, -1), axis=1).tolist()
+            self._frames_each *= 2
+
+    def view(self) -> dict[str, Any]:
+        """Plain JSON: `times`, when each column begins, and `areas`, its shares by class in permille."""
+        rows, times = self._rows, self._times
+        if self._open:
+            rows, times = [*rows, np.mean(self._open, axis=0).tolist()], [*times, self._opened]
+        return {
+            "times": [round(seconds, 3) for seconds in times],
+            "areas": [[round(1000 * area) for area in row] for row in rows],
+        }
+
+
+class _Views:
+    """What the player is told, each time that there is something to tell."""
+
+    def __init__(self, answers: VideoAnswers, name: str, classes: list[dict[str, Any]]) -> None:
+        self._answers, self._name, self._classes = answers, name, classes
+        self._chart = AreaChart()
+        self._started = time.monotonic()
+        self._shown = 0.0
+
+    def of(self, progress: Progress) -> dict[str, Any] | None:
+        """The view after a progress, or None where the last one is too young to be replaced."""
+        for seconds, areas in zip(progress.times.tolist(), progress.areas, strict=True):
+            self._chart.add(seconds, areas)
+        now = time.monotonic()
+        view = {"name": self._name, "classes": self._classes, "chart": self._chart.view(), "done": progress.done}
+        if progress.finished:
+            files = {key: _file(getattr(self._answers, key)) for key in ("overlay", "masks", "areas")}
+            note = f"{progress.done} frames in {_clock(now - self._started)}"
+            problem = f"{self._name} {progress.problem}." if progress.problem else ""
+            return {**view, "state": "done", "files": files, "note": note, "problem": problem}
+        if progress.overlay is None:
+            return {**view, "state": "running", "expected": progress.expected, "preview": None, "note": "Starting …"}
+        if now - self._shown < PREVIEW_SECONDS:
+            return None
+        self._shown = now
+        rate = progress.done / (now - self._started)
+        note = f"Frame {progress.done}"
+        if progress.expected:
+            left = max(0, progress.expected - progress.done) / rate
+            note += f" of {max(progress.done, progress.expected)}, {_clock(left)} left"
+        return {
+            **view,
+            "state": "running",
+            "expected": progress.expected,
+            "preview": _preview(progress.overlay),
+            "note": f"{note}, {rate:.1f} a second",
+        }
+
+
+def _preview(overlay: NDArray[np.uint8]) -> str:
+    height, width = overlay.shape[:2]
+    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = np.asarray(cv2.resize(overlay, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return data_url("image/jpeg", encode_image(small, "preview.jpg"))
+
+
+def _file(path: Path) -> dict[str, Any]:
+    """By which gradio serves a file and forgets it in time."""
+    return {"path": str(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"
+
+
+def _error_view(error: EcmnetError) -> dict[str, Any]:
+    return {"state": "error", "error": message_of(error)}
