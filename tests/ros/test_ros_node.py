@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +18,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from gradio_client import Client, handle_file
 from PIL import Image as Picture
+from serving import served_page
 
 rclpy = pytest.importorskip("rclpy", reason="rclpy does not import: no ROS 2 is sourced")
 pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed")
@@ -30,7 +35,7 @@ from std_srvs.srv import SetBool  # noqa: E402
 from vision_msgs.msg import LabelInfo  # noqa: E402
 
 from ecmnet_app.core import CAMVID, Segmenter, load_weights  # noqa: E402
-from ecmnet_app.media.images import read_image  # noqa: E402
+from ecmnet_app.media.images import encode_image, read_image  # noqa: E402
 from ecmnet_app.ui.picture import EXAMPLES_FOLDER  # noqa: E402
 
 STATUS = "/ecmnet: /image_raw"
@@ -98,9 +103,6 @@ def test_the_mask_is_that_of_the_command_line_and_of_the_page(
     found = np.array(mask.data, np.uint8).reshape(mask.height, mask.width)
     assert len(np.unique(found)) > 3
     assert (found == expected).all()
-
-    from gradio_client import Client, handle_file
-    from serving import served_page
 
     resolution = load_weights("default").working_short_side
     with served_page("--device", "cpu", env={**os.environ, "OMP_NUM_THREADS": "1"}) as url:
@@ -398,6 +400,35 @@ def test_points_carry_the_labels_of_their_pixels(
     np.testing.assert_allclose(points["x"][64], -31.5 / 50 * 2, rtol=1e-5)
 
 
+def test_a_page_shows_what_the_robot_sees(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray], segmenter: Segmenter
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    robot = start(web=True, web_port=port)
+    observer.listen(Image, "/ecmnet/mask")
+    picture = make_picture(96, 128)
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    send_until(observer, publisher, picture_message(picture), "/ecmnet/mask")
+    view = Client(f"http://127.0.0.1:{port}", verbose=False).predict(api_name="/see")
+    assert "/image_raw" in view
+    shown = base64.b64decode(re.search('base64,([^"]+)', view)[1])
+    assert shown == encode_image(segmenter.predict(picture).overlay(picture), "overlay.jpg")
+    assert robot.stop() < 4
+    assert robot.process.returncode == 0
+
+
+def test_a_busy_port_costs_the_page_and_not_the_node(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        robot = start(web=True, web_port=busy.getsockname()[1])
+    assert "no page: port" in robot.log.read_text()
+    observer.listen(Image, "/ecmnet/mask")
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    send_until(observer, publisher, picture_message(make_picture(48, 64)), "/ecmnet/mask")
+
+
 @pytest.mark.long
 def test_nothing_is_left_behind_by_twenty_lives(
     start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
@@ -452,3 +483,45 @@ def test_no_mask_is_old_and_none_is_stuck_however_fast_the_camera(
     print(
         f"predict {predict * 1000:.0f} ms, age {np.median(ages) * 1000:.0f} to {max(ages) * 1000:.0f} ms, {sent} sent"
     )
+
+
+def test_navs_semantic_layer_finds_each_tiles_class(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray], segmenter: Segmenter
+) -> None:
+    """Read as semantic_segmentation_layer does: its QoS, stamps within 100 ms, `data[v * width + u]`, class by name."""
+    start(depth_topics="['/depth']")
+    topics = {"/ecmnet/mask": Image, "/ecmnet/confidence": Image, "/ecmnet/points": PointCloud2}
+    for topic, kind in topics.items():
+        observer.listen(kind, topic, QoSProfile(depth=10, reliability=QoSReliabilityPolicy.BEST_EFFORT))
+    observer.listen(LabelInfo, "/ecmnet/label_info", LATCHED)
+    publishers = {
+        name: observer.node.create_publisher(kind, name, 1)
+        for name, kind in [("/image_raw", Image), ("/depth", Image), ("/camera_info", CameraInfo)]
+    }
+    picture = make_picture(48, 64)
+    depth = np.linspace(1000, 9000, 48 * 64).astype(np.uint16).reshape(48, 64)
+    depth[:, 60:] = 0
+    messages = {
+        "/camera_info": CameraInfo(height=48, width=64, k=[50.0, 0, 31.5, 0, 50, 23.5, 0, 0, 1]),
+        "/depth": picture_message(depth, "16UC1", stamp=5.0),
+        "/image_raw": picture_message(picture, stamp=5.0),
+    }
+    observer.node.create_timer(0.2, lambda: [publishers[name].publish(message) for name, message in messages.items()])
+    observer.wait(lambda: all(observer.got[topic] for topic in [*topics, "/ecmnet/label_info"]), what="all four")
+
+    mask, confidence, cloud = (observer.got[topic][-1] for topic in topics)
+    assert max(abs(stamp_of(mask) - stamp_of(other)) for other in (confidence, cloud)) < 0.1
+    assert mask.width * mask.height == cloud.width * cloud.height == len(mask.data) == len(confidence.data)
+    ids = {entry.class_name: entry.class_id for entry in observer.got["/ecmnet/label_info"][0].class_map}
+    names = {number: name for name, number in ids.items()}
+    expected = segmenter.predict(picture).labels
+    seen = 0
+    for index, (x, y, z) in enumerate(point_cloud2.read_points_numpy(cloud, ("x", "y", "z"), skip_nans=False)):
+        v, u = divmod(index, mask.width)
+        if not np.isfinite(z):
+            assert u >= 60
+            continue
+        assert names[mask.data[v * mask.width + u]] == CAMVID.names[expected[v, u]]
+        assert (x, y) == (pytest.approx((u - 31.5) / 50 * z, abs=1e-4), pytest.approx((v - 23.5) / 50 * z, abs=1e-4))
+        seen += 1
+    assert seen == 48 * 60

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from ecmnet.settings import PARAMETERS
+from ecmnet_app.core import CAMVID
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "ros2_ws" / "src" / "ecmnet"
@@ -107,3 +108,19 @@ sys.exit({executable}())
     assert words in done.stderr
     assert "python:=" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_nav2_example_names_our_topics_and_classes() -> None:
+    document = yaml.safe_load((PACKAGE / "config" / "nav2_semantic_layer.yaml").read_text())
+    camera = document["local_costmap"]["local_costmap"]["ros__parameters"]["semantic_layer"]["camera"]
+    outputs = (PACKAGE / "ecmnet" / "camera.py").read_text()
+    for key in ("segmentation_topic", "confidence_topic", "labels_topic", "pointcloud_topic"):
+        assert f'"{camera[key].removeprefix("/ecmnet/")}"' in outputs or camera[key] == "/ecmnet/points"
+    named = [name for kind in camera["class_types"] for name in camera[kind]["classes"]]
+    assert len(named) == len(set(named))
+    assert set(named) == set(CAMVID.names) - {"Sky"}
+
+
+def test_example_parameters_are_parameters() -> None:
+    written = yaml.safe_load((PACKAGE / "config" / "compressed.yaml").read_text())["/**"]["ros__parameters"]
+    assert written.keys() <= PARAMETERS.keys()

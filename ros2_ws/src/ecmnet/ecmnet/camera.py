@@ -65,6 +65,10 @@ class Camera:
     def __init__(self, node: Any, topic: str, prefix: str, depth_topic: str) -> None:
         self.topic = topic
         self.health = Health(time.monotonic())
+        self.keep_newest = False
+        """Whether `newest` is kept, for a page to show."""
+        self.newest: tuple[NDArray[np.uint8], Segmentation, float] | None = None
+        """Picture, answer, and opacity of the overlay."""
         self._node, self._prefix = node, prefix
         self._info: CameraInfo | None = None
         self._source: Source | None = None
@@ -115,7 +119,7 @@ class Camera:
         for subscription in (self._subscription, self._info_subscription):
             if subscription:
                 self._node.destroy_subscription(subscription)
-        self._subscription = self._info_subscription = self._info = None
+        self._subscription = self._info_subscription = self._info = self.newest = None
         if self._points:
             self._points.stop()
 
@@ -226,6 +230,8 @@ class Camera:
     def _publish(self, frame: Frame, answer: Segmentation) -> None:
         header, image, settings = frame.message.header, frame.decode(), frame.settings
         size = self._node.output_size(image.shape[:2], settings)
+        if self.keep_newest:
+            self.newest = image, answer, settings.opacity
         labels = resize_labels(answer.labels, size)
         confidence = confidence_bytes(answer.confidence)
         self._mask.publish(fill_image(Image(), header, labels, "mono8"))

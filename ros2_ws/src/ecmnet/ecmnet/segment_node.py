@@ -55,6 +55,7 @@ class SegmentNode(LifecycleNode):
         self._segmenter: Segmenter | None = None
         self._worker: StreamWorker | None = None
         self._cameras: list[Camera] = []
+        self._page: Any = None
         self.add_on_set_parameters_callback(self._set_parameters)
         self._diagnostics = self.create_publisher(
             DiagnosticArray, "/diagnostics", qos.outgoing(), qos_overriding_options=qos.overridable()
@@ -108,6 +109,23 @@ class SegmentNode(LifecycleNode):
         self._worker = StreamWorker(self._predict, values["max_batch"])
         for index, (topic, prefix) in enumerate(zip(topics, prefixes, strict=True)):
             self._cameras.append(Camera(self, topic, prefix, depths[index] if index < len(depths) else ""))
+        if values["web"]:
+            self._page = self._open_page(values["web_port"])
+
+    def _open_page(self, port: int) -> Any:
+        try:
+            from ecmnet.web import Page
+        except ImportError as error:
+            self.get_logger().error(f"no page: {error.name} cannot be imported ({error}); pip install gradio")
+            return None
+        assert self._worker is not None
+        try:
+            page = Page(self._cameras, self._worker, port)
+        except ConfigError as error:
+            self.get_logger().error(f"no page: {error}")
+            return None
+        self.get_logger().info(f"what the robot sees is at {page.url}")
+        return page
 
     def _load(self, values: dict[str, Any]) -> Segmenter:
         self._fallback = ""
@@ -139,6 +157,9 @@ class SegmentNode(LifecycleNode):
             camera.stop()
 
     def _close(self) -> None:
+        if self._page:
+            self._page.close()
+            self._page = None
         self._deactivate()
         if self._worker:
             self._worker.close()  # first: its thread publishes

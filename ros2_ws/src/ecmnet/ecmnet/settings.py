@@ -48,6 +48,8 @@ PARAMETERS = {
     "confidence_threshold": Parameter(0.0, "Pixels with less confidence become 255, unlabelled.", 0.0, 1.0),
     "output_size": Parameter("native", "Size of mask and confidence: native (the camera's), network, or WIDTHxHEIGHT."),
     "overlay_opacity": Parameter(0.5, "Of the colours in ~/overlay: 0 is the picture alone.", 0.0, 1.0),
+    "web": Parameter(False, "Show on a page what the robot sees.", read_only=True),
+    "web_port": Parameter(7860, "Port of that page, on 127.0.0.1.", 1, 65535, read_only=True),
 }
 
 

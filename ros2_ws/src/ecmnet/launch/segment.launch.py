@@ -61,6 +61,7 @@ ARGUMENTS = [
     ("record", "", "record the masks into a new bag at this path"),
     ("camera", "", "publish this camera of this machine, such as /dev/video0, or a video file"),
     ("rviz", "false", "open RViz"),
+    ("web", "false", "show what the robot sees on a page at http://127.0.0.1:7860"),
 ]
 
 
@@ -127,6 +128,8 @@ def start(context: LaunchContext) -> list[Any]:
 def overrides(arguments: dict[str, str], topics: list[str]) -> dict[str, Any]:
     """Parameters that were given as arguments."""
     given: dict[str, Any] = {name: arguments[name] for name in ("device", "weights") if arguments[name]}
+    if is_true(arguments["web"]):
+        given["web"] = True
     if topics:
         given["image_topics"] = topics
     if arguments["transport"] != "auto":
