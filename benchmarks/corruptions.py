@@ -1,7 +1,8 @@
 """mIoU of weights on corrupted pictures: noise, blur, fog, rain, night, JPEG, a tilted camera, at five severities.
 
     python benchmarks/corruptions.py PATH/camvid
-    python benchmarks/corruptions.py PATH/camvid --weights camvid --svg docs/accuracy/camvid-corruptions.svg
+    python benchmarks/corruptions.py PATH/camvid --svg docs/accuracy/camvid-corruptions.svg \\
+        > docs/accuracy/camvid-corruptions.md
 
 It takes every 6th picture of CamVid's test split, 39 of 233, and runs each 41 times: minutes on a CPU. A report: the
 corruptions (ecmnet_app/training/corruptions.py) choose nothing and are trained on nowhere.
@@ -80,6 +81,7 @@ def main() -> None:
         print(f"| {kind:10} | {cells} | {100 * np.mean(scores) / clean:6.0f} % |")
     if args.svg is not None:
         write_atomically(args.svg, draw_corruptions(clean, curves, title))
+        print(f"\n![mIoU over severity]({args.svg.name})")
 
 
 if __name__ == "__main__":

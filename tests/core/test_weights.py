@@ -242,9 +242,3 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"11 classes, but .* num_classes 3"):
         save_weights(tmp_path / "three", ECMNet(ECMNetConfig(num_classes=3)), CAMVID, working_short_side=360)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", available_weights())
-def test_the_confidence_of_what_ships_is_calibrated(name: str) -> None:
-    """See docs/accuracy.md: `ecmnet calibrate ... --into NAME`."""
-    assert load_weights(name).temperature != 1

@@ -355,7 +355,9 @@ def test_shipped_weights_score_what_their_card_says(camvid: Path, name: str) -> 
     """By a count that shares no code with the project but the Segmenter."""
     segmenter = Segmenter.from_pretrained(name)
     command = f"ecmnet evaluate PATH/camvid --split test --weights {name}"
-    (card,) = [m for m in segmenter.weights.metrics if m["command"] == command]
+    cards = [m for m in segmenter.weights.metrics if m["command"] == command]
+    assert len(cards) == 1, f"the card lacks its score: {command} --record"
+    card = cards[0]
     pairs = []
     for file in sorted((camvid / "test").iterdir()):
         target = cv2.imread(str(camvid / "testannot" / f"{file.stem}.png"), cv2.IMREAD_UNCHANGED)

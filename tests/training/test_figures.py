@@ -97,7 +97,7 @@ def test_the_benchmark_prints_its_table_and_starts_from_the_evaluation(
     found = subprocess.run([*command, "--svg", tmp_path / "c.svg"], capture_output=True, text=True, check=True).stdout
     rows = {
         cells[0]: [float(cell.rstrip(" %")) for cell in cells[1:]]
-        for line in found.splitlines()[4:]
+        for line in found.splitlines()[4:13]
         if (cells := [cell.strip() for cell in line.strip("|").split("|")])
     }
     assert list(rows) == ["noise", "defocus", "motion", "fog", "rain", "night", "jpeg", "tilt", "mean"]
@@ -108,4 +108,5 @@ def test_the_benchmark_prints_its_table_and_starts_from_the_evaluation(
     assert clean.miou is not None
     assert f"2 pictures, mIoU %; weights {load_weights(tiny_weights).sha256[:12]}" in found
     assert f"As they are: {100 * clean.miou:.1f}\n" in found
+    assert found.endswith("![mIoU over severity](c.svg)\n")
     assert "tiny on one picture in 2 of streets test" in texts((tmp_path / "c.svg").read_bytes())
