@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from ecmnet_app.errors import EcmnetError
 
@@ -45,7 +46,7 @@ def _serve(options: argparse.Namespace) -> None:
         # A CPU gains nothing by batches, and the first of one would wait for the last.
         max_batch = 1 if segmenters.get().engine.device.type == "cpu" else 8
         worker = stack.enter_context(StreamWorker(segmenters.predict_batch, max_batch))
-        app = create_app(build(segmenters, worker), worker, options.auth, options.root_path, options.max_upload_mb)
+        app = create_app(build(segmenters, worker), worker, options.auth_file, options.root_path, options.max_upload_mb)
         serve(app, listener, options.ssl_certfile, options.ssl_keyfile)
 
 
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ecmnet_app.gradio",
         description="Serve the page in which street pictures are segmented.",
-        epilog="Only this machine can reach the page unless --host says otherwise; give it --auth and TLS then.",
+        epilog="Only this machine can reach the page unless --host says otherwise; give it --auth-file and TLS then.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME|PATH",
         help="names, or paths of .safetensors files, from which the page offers a choice; all that ship if left out",
     )
-    parser.add_argument("--auth", type=_user_and_password, metavar="USER:PASSWORD", help="ask for this login")
+    parser.add_argument("--auth-file", type=_logins, metavar="FILE", help="ask for a login: USER:PASSWORD, one a line")
     parser.add_argument("--ssl-certfile", metavar="FILE", help="serve https with this certificate (PEM)")
     parser.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where the certificate's file does not hold it")
     parser.add_argument("--root-path", metavar="PATH", help="where a proxy serves the page, such as /ecmnet")
@@ -74,11 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _user_and_password(text: str) -> tuple[str, str]:
-    user, colon, password = text.partition(":")
-    if not (user and colon and password):
-        raise argparse.ArgumentTypeError("must be USER:PASSWORD, neither of them empty")
-    return user, password
+def _logins(path: str) -> list[tuple[str, str]]:
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {path}: {error}") from error
+    parts = [line.partition(":") for line in lines if line]
+    if not parts or not all(user and password for user, _, password in parts):
+        raise argparse.ArgumentTypeError(f"{path} must hold USER:PASSWORD on each line, neither of them empty")
+    return [(user, password) for user, _, password in parts]
 
 
 def _positive(text: str) -> int:

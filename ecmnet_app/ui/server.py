@@ -23,7 +23,7 @@ __all__ = ["create_app", "listen", "serve"]
 def create_app(
     page: gr.Blocks,
     worker: StreamWorker,
-    auth: tuple[str, str] | None = None,
+    auth: list[tuple[str, str]] | None = None,
     root_path: str | None = None,
     max_upload_mb: int = 50,
 ) -> FastAPI:
@@ -32,7 +32,7 @@ def create_app(
     Args:
         page: from `ui.build`.
         worker: that the page was built with; /healthz tells how many sources it has.
-        auth: user and password that the page asks for.
+        auth: users and their passwords; the page asks for one of them.
         root_path: where a proxy serves the page, such as "/ecmnet".
         max_upload_mb: larger files are refused.
     """

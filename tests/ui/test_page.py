@@ -198,7 +198,7 @@ def page(tiny_weights):
 
 
 def test_a_login_guards_all_but_health(page):
-    with TestClient(create_app(*page, auth=("ada", "secret"))) as client:
+    with TestClient(create_app(*page, auth=[("ada", "secret"), ("bob", "hidden")])) as client:
         assert client.get("/healthz").status_code == 200
         for path in ("/config", "/gradio_api/info"):
             assert client.get(path).status_code == 401
@@ -260,14 +260,20 @@ def test_what_cannot_be_served_ends_with_one_line(tiny_weights, capsys, flags, m
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "flags", [["--auth", "ada"], ["--auth", ":secret"], ["--max-upload-mb", "0"], ["--max-upload-mb", "x"]]
-)
+@pytest.mark.parametrize("flags", [["--auth-file", "nowhere"], ["--max-upload-mb", "0"], ["--max-upload-mb", "x"]])
 def test_flags_that_make_no_sense_are_refused(capsys, flags):
     with pytest.raises(SystemExit) as caught:
         door.main(flags)
     assert caught.value.code == 2
     assert flags[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"ada", b"ada:", b":secret", b"ada:secret\nbob", b"\xff:secret"])
+def test_a_file_of_logins_that_holds_none_is_refused(capsys, tmp_path, content):
+    (tmp_path / "logins").write_bytes(content)
+    with pytest.raises(SystemExit):
+        door.main(["--auth-file", str(tmp_path / "logins")])
+    assert "logins" in capsys.readouterr().err
 
 
 def test_it_is_this_machine_alone_that_can_reach_the_page(url):
