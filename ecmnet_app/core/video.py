@@ -137,7 +137,8 @@ def segment_video(
                 yield future.result()
         parts.finish_part()
 
-        sound_problem = join_parts(parts.paths, source, parts.ends(), answers.overlay, answers.masks)
+        times = parts.times()
+        sound_problem = join_parts(parts.paths, source, times, reader.time_base, answers.overlay, answers.masks)
         parts.write_areas(answers.areas)
         problem = " and ".join(filter(None, (reader.problem, sound_problem))) or None
         shutil.rmtree(answers.parts, ignore_errors=True)
@@ -265,10 +266,10 @@ class _Parts:
             overlay=overlay,
         )
 
-    def ends(self) -> list[int]:
-        """When each frame ends: as the next one begins."""
+    def times(self) -> list[int]:
+        """When each frame begins, and when the last one ends."""
         step = max(1, round(1 / (self._reader.rate * self._reader.time_base)))
-        return [*self.pts[1:], self.pts[-1] + (self.durations[-1] or step)]
+        return [*self.pts, self.pts[-1] + (self.durations[-1] or step)]
 
     def write_areas(self, path: Path) -> None:
         """Write the CSV; a whole file or none."""

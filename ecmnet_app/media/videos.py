@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -281,7 +282,12 @@ class PartWriter:
 
 
 def join_parts(
-    parts: Sequence[Path], source: str | os.PathLike[str], ends: Sequence[int], overlay: Path, masks: Path
+    parts: Sequence[Path],
+    source: str | os.PathLike[str],
+    times: Sequence[int],
+    time_base: Fraction,
+    overlay: Path,
+    masks: Path,
 ) -> str | None:
     """Join parts into an MP4 of the overlay with the sound of its source, and an MKV of the masks; nothing is encoded
     again but sound that an MP4 cannot hold. Each is a whole file or none.
@@ -289,7 +295,8 @@ def join_parts(
     Args:
         parts: of `PartWriter`, in order.
         source: the video that they answer.
-        ends: when each frame of the whole ends, in units of the source's time base.
+        times: pts of every frame of the whole, and when the last one ends.
+        time_base: seconds of one unit of them.
         overlay: ends in .mp4; H.264, which browsers begin to play before they have all of it.
         masks: ends in .mkv; FFV1, 8-bit grey whose values are class ids.
 
@@ -302,14 +309,15 @@ def join_parts(
     problems: list[str] = []
     for path, index in ((overlay, 0), (masks, 1)):
         passing = path.with_name(f".{path.name}.passing")
-        options = {"movflags": "+faststart"} if index == 0 else {}
+        # The scale is that of the moment at which a track begins, which would be in whole milliseconds without.
+        options = {"movflags": "+faststart", "movie_timescale": str(time_base.denominator)} if index == 0 else {}
         with _open(os.fspath(source), os.fspath(source)) as input_:
             try:
                 with (
                     _writing(path),
                     av.open(str(passing), "w", format="mp4" if index == 0 else "matroska", options=options) as output,
                 ):
-                    tracks = [_joined(parts, index, ends, output)]
+                    tracks = [_joined(parts, index, times, time_base, output)]
                     if index == 0:
                         tracks += _sound(input_, output, problems)
                     for packet in heapq.merge(*tracks, key=_when):
@@ -332,25 +340,31 @@ def _when(packet: Packet[Any]) -> Fraction:
     return (packet.dts or 0) * (packet.time_base or Fraction(1))
 
 
-def _joined(parts: Sequence[Path], index: int, ends: Sequence[int], output: OutputContainer) -> Iterator[Packet[Any]]:
+def _joined(
+    parts: Sequence[Path], index: int, times: Sequence[int], time_base: Fraction, output: OutputContainer
+) -> Iterator[Packet[Any]]:
     """Packets of one stream of every part, for a stream that is added to `output` at once."""
     with av.open(str(parts[0])) as first:
         stream: Stream = output.add_stream_from_template(first.streams.video[index])
-        stream.time_base = first.streams.video[index].time_base
-    return _relabelled(parts, index, ends, stream)
+    stream.time_base = time_base
+    return _relabelled(parts, index, times, time_base, stream)
 
 
-def _relabelled(parts: Sequence[Path], index: int, ends: Sequence[int], stream: Stream) -> Iterator[Packet[Any]]:
-    remaining = iter(ends)
+def _relabelled(
+    parts: Sequence[Path], index: int, times: Sequence[int], time_base: Fraction, stream: Stream
+) -> Iterator[Packet[Any]]:
+    intervals = pairwise(times)
     for part in parts:
         with av.open(str(part)) as container:
             packets: Iterator[Packet[Any]] = container.demux(container.streams.video[index])
             for packet in packets:
                 if packet.pts is None:  # the one that ends a stream
                     continue
+                begin, end = next(intervals)  # NUT's own times are the same in finer units
                 packet.stream = stream
-                packet.dts = packet.pts
-                packet.duration = next(remaining) - packet.pts
+                packet.time_base = time_base
+                packet.pts = packet.dts = begin
+                packet.duration = end - begin
                 yield packet
 
 
@@ -360,7 +374,7 @@ def _sound(input_: InputContainer, output: OutputContainer, problems: list[str])
     if source is None:
         return []
     try:
-        if source.codec_context.name in SOUND_IN_MP4:
+        if source.codec_context.codec.canonical_name in SOUND_IN_MP4:
             return [_copied(input_, source, output.add_stream_from_template(source), problems)]
         rate = source.codec_context.sample_rate
         encoded = output.add_stream("aac", rate=rate if rate in AAC_RATES else 48000)
@@ -409,19 +423,18 @@ def _transcoded(
 
 
 def _open(path: str, name: str) -> InputContainer:
-    if not os.path.exists(path):
-        raise VideoError(f"cannot read {name}: no such file")
-    if os.path.getsize(path) == 0:
-        raise VideoError(f"{name} is an empty file; send a {_KINDS}")
     try:
+        with open(path, "rb") as file:
+            if not file.read(1):
+                raise VideoError(f"{name} is an empty file; send a {_KINDS}")
         # As a file, whatever protocol its name looks like, and without any other file or host that it may name.
         return av.open(f"file:{path}", options={"format_whitelist": FORMATS, "protocol_whitelist": "file"})
-    except (av.InvalidDataError, av.ArgumentError) as error:
+    except av.FFmpegError as error:  # some of which are OSErrors
         raise VideoError(
             f"{name} is not a video that can be read, or was cut off before its end, where its index is; "
             f"copy it again, or send another {_KINDS}"
         ) from error
-    except (OSError, av.FFmpegError) as error:
+    except OSError as error:
         raise VideoError(f"cannot read {name}: {error.strerror or error}") from error
 
 
