@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,34 @@ def test_a_single_file_is_played_too(tmp_path: Path) -> None:
     said = launch(tmp_path / "log", f"bag:={file}", "image_topic:=/rear/image_raw", f"record:={tmp_path / 'masks'}")
     assert "segmenting /rear/image_raw with" in said
     assert headers_of(tmp_path / "masks", "", "/ecmnet/mask")
+
+
+def test_a_node_that_rests_and_goes_on_leaves_the_bag_alone(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "drive", "mcap", seconds=3)
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(random.randint(1, 100)), "ROS_LOG_DIR": str(tmp_path)}
+    command = ["ros2", "launch", "ecmnet", "segment.launch.py", "device:=cpu", f"bag:={path}", "loop:=true"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+    try:
+        for _ in range(120):
+            time.sleep(0.5)
+            if "segmenting" in log.read_text():
+                break
+        for transition in ("deactivate", "activate", "deactivate"):
+            order = ["ros2", "lifecycle", "set", "/ecmnet", transition]
+            said = subprocess.run(
+                order, capture_output=True, text=True, env=environment, timeout=60, check=False
+            ).stdout
+            assert "Transitioning successful" in said, said + log.read_text()
+        time.sleep(2)
+        state = ["ros2", "lifecycle", "get", "/ecmnet"]
+        assert "inactive" in subprocess.run(state, capture_output=True, text=True, env=environment, check=False).stdout
+        assert process.poll() is None
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(30)
+    assert log.read_text().count("Set rate to") == 1
 
 
 def test_a_bag_without_pictures_is_told(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def latched() -> QoSProfile:
 
 
 def overridable() -> QoSOverridingOptions:
-    """Lets `qos_overrides.TOPIC.*` parameters change history, depth, reliability and durability."""
+    """Lets `qos_overrides.TOPIC.*` parameters change history, depth and reliability."""
     return QoSOverridingOptions.with_default_policies()
 
 

@@ -102,8 +102,11 @@ def start(context: LaunchContext) -> list[Any]:
         actions.append(record(arguments["record"]))
     if arguments["bag"]:
         play = ExecuteProcess(cmd=play_command(arguments), output="screen", name="bag")
+        once_active = OnStateTransition(
+            target_lifecycle_node=node, goal_state="active", entities=[play], handle_once=True
+        )
         actions += [
-            RegisterEventHandler(OnStateTransition(target_lifecycle_node=node, goal_state="active", entities=[play])),
+            RegisterEventHandler(once_active),
             RegisterEventHandler(
                 OnProcessExit(
                     target_action=play,
@@ -140,7 +143,7 @@ def overrides(arguments: dict[str, str], topics: list[str]) -> dict[str, Any]:
 
 
 def autostart(node: LifecycleNode) -> list[Any]:
-    """Configure at once, activate when that is done. Not from every `inactive`: a deactivated node stays so."""
+    """Configure at once and activate when that is done, this once: a node that is deactivated by hand stays so."""
 
     def change(transition: int) -> EmitEvent:
         return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition))
@@ -150,6 +153,7 @@ def autostart(node: LifecycleNode) -> list[Any]:
         start_state="configuring",
         goal_state="inactive",
         entities=[change(Transition.TRANSITION_ACTIVATE)],
+        handle_once=True,
     )
     return [RegisterEventHandler(configured), change(Transition.TRANSITION_CONFIGURE)]
 
