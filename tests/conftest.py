@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ecmnet_app.core import Segmenter
-from ecmnet_app.core.labels import CAMVID
+from ecmnet_app.core.labels import CAMVID, CITYSCAPES
 from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD, save_weights
 from ecmnet_app.network import ECMNet, ECMNetConfig
 
@@ -46,6 +46,14 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of a .safetensors file of an untrained network, its JSON beside it."""
     stem = tmp_path_factory.mktemp("weights") / "tiny"
     save_weights(stem, random_net(), CAMVID, working_short_side=360)
+    return stem.with_suffix(".safetensors")
+
+
+@pytest.fixture(scope="session")
+def city_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Likewise, of another untrained network that knows the classes of Cityscapes and works at 256 pixels."""
+    stem = tmp_path_factory.mktemp("weights") / "city"
+    save_weights(stem, random_net(ECMNetConfig.named("ecmnet", 19), seed=1), CITYSCAPES, working_short_side=256)
     return stem.with_suffix(".safetensors")
 
 

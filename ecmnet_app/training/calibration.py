@@ -59,7 +59,7 @@ class Reliability:
         return float(np.abs(self.right - self.confidence).sum() / total) if total else float("nan")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types: ece (None where nothing counted), and for each bin its pixels and their mean accuracy and confidence."""
+        """Plain JSON types: ece (None where nothing counted); each bin's pixels, mean accuracy and mean confidence."""
         filled = np.maximum(self.pixels, 1)
         return {
             "ece": self.ece() if self.pixels.any() else None,

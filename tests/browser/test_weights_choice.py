@@ -8,28 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import random_net
 from gradio_client import Client, handle_file
 from PIL import Image
 from serving import CAMERA_FLAG, chromium, served_page, why_no_chromium, write_camera
 from test_live import Tab
 
-from ecmnet_app.core import CITYSCAPES, Segmenter, save_weights
+from ecmnet_app.core import Segmenter
 from ecmnet_app.media.images import encode_mask, read_image, write_image
-from ecmnet_app.network import ECMNetConfig
 from ecmnet_app.ui.component import data_url
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(why_no_chromium() is not None, reason=str(why_no_chromium())),
 ]
-
-
-@pytest.fixture(scope="module")
-def city_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    stem = tmp_path_factory.mktemp("choice") / "city"
-    save_weights(stem, random_net(ECMNetConfig.named("ecmnet", 19), seed=1), CITYSCAPES, working_short_side=256)
-    return stem.with_suffix(".safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -6,25 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import random_net
 from numpy.typing import NDArray
 
-from ecmnet_app.core import CITYSCAPES, Segmenter, save_weights
+from ecmnet_app.core import Segmenter
 from ecmnet_app.core import pool as pool_module
 from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.errors import ConfigError, DeviceError, WeightsError
-from ecmnet_app.network import ECMNetConfig
 
 MakePicture = Callable[..., NDArray[np.uint8]]
 
 
-@pytest.fixture(scope="module")
-def two_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Paths of the tiny weights of CamVid's classes, and of others of Cityscapes'."""
-    stem = tmp_path_factory.mktemp("pool") / "city"
-    save_weights(stem, random_net(ECMNetConfig.named("ecmnet", 19), seed=1), CITYSCAPES, working_short_side=256)
-    return [tiny_weights, stem.with_suffix(".safetensors")]
+@pytest.fixture
+def two_weights(tiny_weights: Path, city_weights: Path) -> list[Path]:
+    return [tiny_weights, city_weights]
 
 
 def test_each_answers_as_its_own_segmenter_and_the_first_by_default(
