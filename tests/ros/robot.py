@@ -27,6 +27,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 TIMEOUT = 60.0
+# A raw picture is more than the system's receive buffer takes by default, and best effort sends nothing twice.
+BUFFER = "<CycloneDDS><Domain><Internal><SocketReceiveBufferSize max='4MB'/></Internal></Domain></CycloneDDS>"
+os.environ.setdefault("CYCLONEDDS_URI", BUFFER)
 LATCHED = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 CONFIGURE, CLEANUP = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_CLEANUP
 ACTIVATE, DEACTIVATE = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE
@@ -148,7 +151,7 @@ class Robot:
     def stop(self, how: signal.Signals = signal.SIGINT) -> float:
         """End it; the seconds that took."""
         began = time.monotonic()
-        self.process.send_signal(how)
+        self.process.send_signal(how)  # nothing where it has ended
         self.process.wait(20)
         return time.monotonic() - began
 

@@ -131,7 +131,7 @@ def publisher(kind: str = IMAGE, qos: str = "best_effort, volatile", clash: str 
         ([], ["/front/image_raw"], ["nobody publishes it", "pictures are on /front/image_raw"]),
         ([publisher(COMPRESSED)], [], ["subscribed to as " + IMAGE, COMPRESSED, "/front/driver"]),
         ([publisher(clash="they clash")], [], ["QoS does not fit", "they clash", "best_effort, volatile", "our, qos"]),
-        ([publisher()], [], ["/front/driver", "best_effort, volatile", "running"]),
+        ([publisher()], [], ["/front/driver", "best_effort, volatile", "running", "receive buffer"]),
     ],
 )
 def test_silence_is_explained_by_what_the_graph_shows(

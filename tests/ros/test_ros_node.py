@@ -338,9 +338,14 @@ def test_parameters_and_services_answer_while_the_network_runs(
     assert len(observer.got["/ecmnet/mask"]) == before
 
 
+@pytest.mark.parametrize("again", [0, 1], ids=["once", "twice"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_at_once_when_told_to_in_the_middle_of_a_picture(
-    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray], how: signal.Signals
+    start: Callable[..., Robot],
+    observer: Observer,
+    make_picture: Callable[..., np.ndarray],
+    how: signal.Signals,
+    again: int,
 ) -> None:
     robot = start()
     observer.listen(Image, "/ecmnet/mask")
@@ -348,6 +353,9 @@ def test_it_ends_at_once_when_told_to_in_the_middle_of_a_picture(
     message = picture_message(make_picture(720, 960))
     observer.node.create_timer(1 / 30, lambda: publisher.publish(message))
     observer.wait(lambda: len(observer.got["/ecmnet/mask"]) > 2, what="masks")
+    for _ in range(again):
+        robot.process.send_signal(how)
+        time.sleep(0.3)
     assert robot.stop(how) < 3
     assert robot.process.returncode == 0
     assert "Traceback" not in robot.log.read_text()
@@ -416,6 +424,24 @@ def test_a_page_shows_what_the_robot_sees(
     assert shown == encode_image(segmenter.predict(picture).overlay(picture), "overlay.jpg")
     assert robot.stop() < 4
     assert robot.process.returncode == 0
+
+
+def test_without_gradio_there_is_no_page_but_a_node(
+    start: Callable[..., Robot],
+    observer: Observer,
+    make_picture: Callable[..., np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "gradio.py").write_text("raise ModuleNotFoundError(\"No module named 'gradio'\", name='gradio')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+    robot = start(web=True)
+    said = [line for line in robot.log.read_text().splitlines() if "no page" in line]
+    assert len(said) == 1
+    assert "pip install gradio" in said[0]
+    observer.listen(Image, "/ecmnet/mask")
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    send_until(observer, publisher, picture_message(make_picture(48, 64)), "/ecmnet/mask")
 
 
 def test_a_busy_port_costs_the_page_and_not_the_node(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from typing import Any
 
@@ -10,11 +9,11 @@ import cv2
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy._rclpy_pybind11 import RCLError
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import Image
 
 from ecmnet import qos
+from ecmnet.spinning import spin
 from ecmnet_app.ros_messages import fill_image
 
 __all__ = ["CameraNode", "main"]
@@ -95,9 +94,5 @@ class CameraNode(Node):
 def main() -> int:
     """Run the node until SIGINT or SIGTERM."""
     rclpy.init()
-    node = CameraNode()
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-        rclpy.spin(node)
-    node.end()
-    rclpy.try_shutdown()
+    spin(CameraNode())
     return 0

@@ -6,7 +6,6 @@ The network runs on the stream worker's thread, so that parameters, services and
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import sys
@@ -18,7 +17,6 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool
 
@@ -28,6 +26,7 @@ from ecmnet.decoder import Decoder, make_decoder
 from ecmnet.health import OK, WARN, Report
 from ecmnet.names import output_prefixes
 from ecmnet.settings import PARAMETERS, TRANSPORTS, Parameter, Settings
+from ecmnet.spinning import spin
 from ecmnet_app.core import Segmentation, Segmenter
 from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.errors import ConfigError, DeviceError, EcmnetError
@@ -257,9 +256,5 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
 def main() -> int:
     """Run the node until SIGINT or SIGTERM."""
     rclpy.init()
-    node = SegmentNode()
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-        rclpy.spin(node)
-    node.end()
-    rclpy.try_shutdown()
+    spin(SegmentNode())
     return 0

@@ -60,7 +60,10 @@ def explain_silence(
                 f"no picture on {topic}: QoS does not fit ({publisher.conflict}); published by {seen}; subscribed to "
                 f"with {our_qos}; set qos_overrides.{topic}.subscription.* as the publisher has it"
             )
-    return f"no picture on {topic}, though it is published by {seen}; is the camera's driver running and not paused?"
+    return (
+        f"no picture on {topic}, though it is published by {seen}; is the camera running? Large raw pictures can get "
+        "lost in the system's receive buffer: see docs/robot.md, or set transport to compressed"
+    )
 
 
 def explain_unheard(topic: str, our_qos: str, subscribers: Sequence[Endpoint]) -> str:
