@@ -37,12 +37,11 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from serving import CAMERA_FLAG, LiveClient, chromium, launch, served_page, write_camera
+from serving import CAMERA_FLAG, LiveClient, camera_frames, chromium, launch, served_page, write_camera
 
 from ecmnet_app.core import Segmenter
 from ecmnet_app.media.images import encode_image, read_image
 from ecmnet_app.ui.live import MAX_FRAME_BYTES, MAX_IN_FLIGHT
-from ecmnet_app.ui.picture import EXAMPLES_FOLDER
 
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, CLIENT_CORE = CORES[0], CORES[-1]
@@ -133,15 +132,15 @@ def _predict_for(frames: list[bytes], seconds: float) -> list[tuple[float, float
     return times
 
 
-def camera_frames() -> list[bytes]:
-    """What a page would send of our stills."""
-    return [encode_smaller(path) for path in sorted(EXAMPLES_FOLDER.glob("*.jpg"))]
+def page_frames() -> list[bytes]:
+    """What a page sends of the film: JPEG at 0.8, 640 pixels long."""
+    return [encode(frame) for frame in camera_frames()[0][::5]]
 
 
-def encode_smaller(path: Path) -> bytes:
-    """As the page encodes a frame: JPEG at 0.8."""
+def encode(frame: bytes) -> bytes:
+    """A frame as the page encodes it."""
     buffer = io.BytesIO()
-    Image.open(path).save(buffer, "JPEG", quality=80)
+    Image.open(io.BytesIO(frame)).save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 
@@ -213,7 +212,7 @@ class ProtocolViewer:
 
 def rate(options: argparse.Namespace) -> None:
     """One viewer: rate and age beside predict's, in turns; then one long stretch for drift."""
-    frames, baseline = camera_frames(), Baseline(options.weights)
+    frames, baseline = page_frames(), Baseline(options.weights)
     predict: list[tuple[float, float]] = []
     live: list[dict[str, float]] = []
     core_seconds, turns = 0.0, 6
@@ -259,7 +258,7 @@ def first_and_last(ages: np.ndarray) -> str:
 
 def viewers(options: argparse.Namespace) -> None:
     """1, 4 and 8 viewers, up to two of them real browsers."""
-    frames, rows = camera_frames(), []
+    frames, rows = page_frames(), []
     with served(options.weights) as server, browser_with_camera() as browser, browser_with_camera(browser) as second:
         files = server.files()
         for number in (1, 4, 8):
@@ -292,7 +291,7 @@ def viewers(options: argparse.Namespace) -> None:
 
 def vanish(options: argparse.Namespace) -> None:
     """How long a viewer's slot outlives it."""
-    frames, rows = camera_frames(), []
+    frames, rows = page_frames(), []
     with served(options.weights) as server, browser_with_camera() as browser:
         tab = Tab(browser, server.url)
         rows.append(("a tab is closed", seconds_until_gone(server, tab.context.close)))
@@ -339,7 +338,7 @@ def kill(pids: set[int]) -> None:
 
 def bad(options: argparse.Namespace) -> None:
     """What two viewers have beside a third one: a good one first, and then every kind of bad one."""
-    frames = camera_frames()
+    frames = page_frames()
     with served(options.weights) as server:
         good = [ProtocolViewer(server.url, f"good {i}", frames) for i in range(2)]
         seconds = options.seconds / 3

@@ -110,14 +110,18 @@ def launch(browser_type: Any, *flags: str) -> Any:
     )
 
 
-def write_camera(path: Path) -> Path:
-    """A film of our rendered streets that `CAMERA_FLAG` gives Chromium as its camera: JPEG frames, 30 a second."""
+def camera_frames() -> tuple[list[bytes], float]:
+    """A film of our rendered streets, or while there is none our stills: JPEG frames, and how many a second."""
     clip = EXAMPLES_FOLDER / "street.mp4"
-    if clip.exists():
-        film = cv2.VideoCapture(str(clip))
-        repeats = max(1, round(30 / film.get(cv2.CAP_PROP_FPS)))
-        frames = [cv2.imencode(".jpg", frame)[1].tobytes() for frame in iter(lambda: film.read()[1], None)]
-    else:
-        repeats, frames = 10, [still.read_bytes() for still in sorted(EXAMPLES_FOLDER.glob("*.jpg"))]
-    path.write_bytes(b"".join(frame * repeats for frame in frames))
+    if not clip.exists():
+        return [still.read_bytes() for still in sorted(EXAMPLES_FOLDER.glob("*.jpg"))], 1
+    film = cv2.VideoCapture(str(clip))
+    frames = iter(lambda: film.read()[1], None)
+    return [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames], film.get(cv2.CAP_PROP_FPS)
+
+
+def write_camera(path: Path) -> Path:
+    """The film as `CAMERA_FLAG` gives it to Chromium, which plays 30 frames a second of it for ever."""
+    frames, rate = camera_frames()
+    path.write_bytes(b"".join(frame * max(1, round(30 / rate)) for frame in frames))
     return path
