@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ecmnet_app.network.scan import available_backends, chunked, mamba_kernel, selective_scan
+from ecmnet_app.network.scan import (
+    available_backends,
+    chunked,
+    mamba_kernel,
+    reference,
+    selective_scan,
+    triton_kernel,
+)
 
 LENGTHS = [1, 7, 8, 9, 15, 16, 17, 257, 690]
 STATES = [1, 4, 16]
@@ -123,7 +130,7 @@ def test_mamba_ssm_gives_the_same_answer():
 
 def test_bad_requests_say_what_is_wrong():
     u, delta, A, B, C, D = random_inputs(10, groups=2)
-    with pytest.raises(ValueError, match=r"no back end 'cuda'; there are reference, torch, mamba-ssm"):
+    with pytest.raises(ValueError, match=r"no back end 'cuda'; there are reference, torch, triton, mamba-ssm"):
         selective_scan(u, delta, A, B, C, D, backend="cuda")
     with pytest.raises(ValueError, match=r"shapes do not fit: .*delta \(2, 8, 9\)"):
         selective_scan(u, delta[..., 1:], A, B, C, D)
@@ -132,3 +139,27 @@ def test_bad_requests_say_what_is_wrong():
     assert "mamba-ssm" not in available_backends("cpu")
     with pytest.raises(ValueError, match="cannot run on cpu here; available: reference, torch"):
         selective_scan(u, delta, A, B, C, D, backend="mamba-ssm")
+
+
+@pytest.mark.skipif(not triton_kernel.is_available(), reason="Triton is missing")
+@pytest.mark.parametrize("steps", [8, 256])
+@pytest.mark.parametrize(
+    ("batch", "dim", "groups", "state", "length"),
+    [(2, 16, 4, 1, 37), (1, 8, 2, 3, 20), (2, 16, 4, 1, 8), (1, 6, 1, 2, 9), (1, 8, 1, 1, 1)],
+)
+def test_triton_equals_reference(
+    monkeypatch: pytest.MonkeyPatch, steps: int, batch: int, dim: int, groups: int, state: int, length: int
+):
+    """Forward and backward, in one block of time and in several; on a GPU or in Triton's interpreter."""
+    monkeypatch.setattr(triton_kernel, "STEPS", steps)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    answers = []
+    for scan, dtype in ((triton_kernel.selective_scan, torch.float32), (reference.selective_scan, torch.float64)):
+        inputs = [t.to(device, dtype).requires_grad_() for t in random_inputs(length, state, groups, batch, dim)]
+        y = scan(*inputs)
+        weight = torch.linspace(-1, 2, y.numel(), device=device, dtype=dtype).view_as(y)
+        answers.append([y, *torch.autograd.grad((y * weight).sum(), inputs)])
+        with torch.no_grad():
+            torch.testing.assert_close(scan(*inputs), y)  # without the states that a gradient needs
+    for ours, expected in zip(*answers, strict=True):
+        assert float((ours - expected).norm()) <= 1e-5 * float(expected.norm())

@@ -3,22 +3,25 @@
     h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t,    y_t = C_t h_t + D u_t
 
 Back ends: `reference` (the definition, a plain loop), `torch` (blocked, fast on any device,
-differentiable, exportable), `mamba-ssm` (its CUDA kernel, where it is installed and a GPU is there).
+differentiable, exportable), `triton` (our kernel, on a GPU), `mamba-ssm` (its CUDA kernel, where it is
+installed and a GPU is there).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-from . import chunked, mamba_kernel, reference
+from . import chunked, mamba_kernel, reference, triton_kernel
 
 __all__ = ["available_backends", "selective_scan"]
 
 _BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "reference": reference.selective_scan,
     "torch": chunked.selective_scan,
+    "triton": triton_kernel.selective_scan,
     "mamba-ssm": mamba_kernel.selective_scan,
 }
 
@@ -26,6 +29,8 @@ _BACKENDS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], 
 def available_backends(device_type: str) -> list[str]:
     """Names of the back ends that can run on "cpu" or "cuda" here."""
     names = ["reference", "torch"]
+    if device_type == "cuda" and triton_kernel.is_available():
+        names.append("triton")
     if device_type == "cuda" and mamba_kernel.is_available():
         names.append("mamba-ssm")
     return names
@@ -43,7 +48,7 @@ def selective_scan(
         B: input matrices, (batch, groups, state, length); dim is split evenly among the groups.
         C: output matrices, the shape of B.
         D: skip weights, (dim,).
-        backend: "auto" takes mamba-ssm's kernel for float32 on a GPU where it imports, else "torch".
+        backend: "auto" takes "triton" for float32 on a GPU, "torch" elsewhere and in a compiler's hands.
 
     Returns:
         y, (batch, dim, length), the dtype of u.
@@ -60,8 +65,8 @@ def selective_scan(
     if u.shape[1] % B.shape[1]:
         raise ValueError(f"selective_scan: {B.shape[1]} groups do not divide {u.shape[1]} channels")
     if backend == "auto":
-        fused = mamba_kernel.is_available() and u.is_cuda and u.dtype.itemsize == 4
-        backend = "mamba-ssm" if fused else "torch"
+        kernel = triton_kernel.is_available() and u.is_cuda and u.dtype.itemsize == 4
+        backend = "triton" if kernel and not torch.compiler.is_compiling() else "torch"
     if backend not in _BACKENDS:
         raise ValueError(f"selective_scan: no back end {backend!r}; there are {', '.join(_BACKENDS)}")
     if backend not in available_backends(u.device.type):
