@@ -177,8 +177,10 @@ def add_train_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         commands,
         "train",
         "Train a network by a recipe",
-        "  ecmnet train --recipe camvid --data camvid=data/camvid --out runs/camvid --compile\n"
-        "  ecmnet train --recipe camvid --data camvid=data/camvid --out runs/camvid --compile --resume\n"
+        "  ecmnet train --recipe camvid --data camvid=data/camvid --out runs/camvid\n"
+        "  ecmnet train --recipe camvid --data camvid=data/camvid --out runs/camvid --resume\n"
+        "  ecmnet train --recipe teacher-camvid --data camvid=data/camvid --out runs/teacher\n"
+        "  ecmnet train --recipe mine.toml --teacher runs/teacher/teacher-camvid.safetensors --data ... --out runs/b\n"
         "  torchrun --nproc-per-node 2 -m ecmnet_app train --recipe mine.toml --data camvid=data/camvid --out runs/a",
     )
     parser.add_argument("--recipe", required=True, metavar="NAME|FILE", help="one of the package's, or a TOML file")
@@ -197,12 +199,13 @@ def add_train_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         metavar="DIR",
         help="folder for the checkpoint, log.csv, curves.png, predictions.png and the weights",
     )
+    parser.add_argument(
+        "--teacher", type=Path, metavar="FILE", help="a trained teacher, for recipes that learn from one"
+    )
+    parser.add_argument("--initial", metavar="NAME|PATH", help="weights to start from, in place of random ones")
     parser.add_argument("--steps", type=int, metavar="N", help="steps instead of the recipe's")
     parser.add_argument("--seed", type=int, metavar="N", help="seed instead of the recipe's")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
-    parser.add_argument(
-        "--compile", action="store_true", help="compile the blocks: minutes at the start, then a faster step"
-    )
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
     parser.set_defaults(run=run_train)
 
@@ -221,9 +224,18 @@ def run_train(args: argparse.Namespace) -> int:
 
     overrides = {name: value for name in ("steps", "seed") if (value := getattr(args, name)) is not None}
     recipe = load_recipe(args.recipe, **overrides)
-    weights = train(recipe, dict(args.data), args.out, args.device, resume=args.resume, compile=args.compile)
+    weights = train(
+        recipe,
+        dict(args.data),
+        args.out,
+        args.device,
+        resume=args.resume,
+        teacher=args.teacher,
+        initial=args.initial,
+    )
     if weights is not None:
-        print(f"weights: {weights}.safetensors and {weights.name}.json")
+        card = f" and {weights.name}.json" if recipe.network == "ecmnet" else ""
+        print(f"weights: {weights}.safetensors{card}")
     return DONE
 
 

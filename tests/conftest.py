@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is defined: they run on the CPU then
 
 from ecmnet_app.core import Segmenter
 from ecmnet_app.core.labels import CAMVID, CITYSCAPES

@@ -1,4 +1,4 @@
-"""One training step: forward, backward, optimiser and average; compiled and graph-captured on a GPU."""
+"""One training step: forward, backward, optimiser and average; fused and recorded as one CUDA graph on a GPU."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from torch import Tensor, nn
 
 from ecmnet_app.errors import WeightsError
 from ecmnet_app.network import ECMNet
-from ecmnet_app.network.ecmnet import Downsample, Upsample
-from ecmnet_app.network.edab import EDAB, ResidualBlock
-from ecmnet_app.network.msau import MSAU
 from ecmnet_app.training import distributed
 from ecmnet_app.training.flat import FlatParameters
-from ecmnet_app.training.losses import segmentation_loss
+from ecmnet_app.training.losses import distillation_loss, segmentation_loss
 from ecmnet_app.training.recipe import Recipe
+from ecmnet_app.training.teacher import Teacher, TeacherTrainee
 
 __all__ = ["TrainStep", "Trainee"]
-
-_COMPILED_BLOCKS = (EDAB, ResidualBlock, MSAU, Downsample, Upsample)
 
 
 class Trainee(nn.Module):
@@ -42,20 +38,32 @@ class TrainStep:
     """Owns the network in training, its optimiser and its moving average.
 
     Args:
-        network: on its device; its parameters become views (see `FlatParameters`).
+        trainee: on its device; its forward gives logits at half resolution and a list of auxiliary logits,
+            its `network` is averaged and saved. Its parameters become views (see `FlatParameters`).
         recipe: settings.
         weights: (K,) class weights.
-        compile: compile the blocks and the loss with `torch.compile`, and on a GPU replay the whole
-            step as one CUDA graph.
+        fused: on a GPU and in one process, run the blocks by fused kernels and replay the whole step as one
+            CUDA graph; a minute at the start.
+        teacher: gives logits at half resolution, which the trainee's shall resemble.
     """
 
-    def __init__(self, network: ECMNet, recipe: Recipe, weights: Tensor, compile: bool = False) -> None:
+    def __init__(
+        self,
+        trainee: Trainee | TeacherTrainee,
+        recipe: Recipe,
+        weights: Tensor,
+        fused: bool = False,
+        teacher: nn.Module | None = None,
+    ) -> None:
         self.recipe = recipe
-        self.device = next(network.parameters()).device
-        self.trainee = Trainee(network).train().to(self.device)
+        self.trainee = trainee.train()
+        self.device = next(trainee.parameters()).device
+        self.teacher = teacher
         if distributed.world_size() > 1:
             distributed.synchronise(self.trainee)
-        self.average = deepcopy(network)  # the moving average; its parameters follow, its buffers are copied
+        self.average: ECMNet | Teacher = deepcopy(
+            trainee.network
+        )  # its parameters follow at a distance, its buffers are copied
         self.flat = FlatParameters(self.trainee)
         self.flat_average = [v.detach().clone() for v in self.flat.vectors]
         self.weights = weights.to(self.device)
@@ -72,19 +80,16 @@ class TrainStep:
         self.average_rate = torch.zeros((), device=self.device)
         self.loss_function = segmentation_loss
         self.reduce = distributed.sum_over_processes if distributed.world_size() > 1 else _alone
-        self.captures = compile and on_gpu and distributed.world_size() == 1
+        self.captures = fused and on_gpu and distributed.world_size() == 1
         self.graph: torch.cuda.CUDAGraph | None = None
-        if compile:
-            self._compile()
+        if self.captures:
+            self._fuse()
 
-    def _compile(self) -> None:
-        # Blocks of one kind share their code; each dilation and width is a variant of its own.
-        torch._dynamo.config.cache_size_limit = 128
-        for module in self.trainee.modules():
-            if isinstance(module, _COMPILED_BLOCKS) or module is self.trainee.network.stem:
-                module.compile(dynamic=False)
-        if self.trainee.network.config.ffm:
-            self.trainee.network.ffm.compile(dynamic=False)
+    def _fuse(self) -> None:
+        from ecmnet_app.training.fused import fuse  # needs Triton, which comes with torch for GPUs alone
+
+        torch.backends.cudnn.benchmark = True
+        fuse(self.trainee)
         self.loss_function = torch.compile(segmentation_loss, dynamic=False)
 
     def __call__(self, images: Tensor, target: Tensor, step: int) -> Tensor:
@@ -134,6 +139,11 @@ class TrainStep:
             self.recipe.auxiliary_weights,
             self.reduce,
         )
+        if self.teacher is not None:
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
+                wanted = self.teacher(images)
+            resemblance = distillation_loss(logits, wanted, self.recipe.teacher_temperature)
+            loss = loss + self.recipe.teacher_weight * resemblance
         self.flat.set_gradients(torch.autograd.grad(loss, self.flat.parameters))
         gradients = [vector.grad for vector in self.flat.vectors if vector.grad is not None]
         for gradient in gradients:
@@ -159,7 +169,7 @@ class TrainStep:
             self._loss = self._run(self._images, self._target)
         return first
 
-    def averaged_network(self) -> ECMNet:
+    def averaged_network(self) -> ECMNet | Teacher:
         """The network with averaged parameters and the running statistics of the one in training."""
         network = self.trainee.network
         averaged = dict(zip(self.flat.parameters, self.flat.views(self.flat_average), strict=True))

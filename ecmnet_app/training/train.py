@@ -9,15 +9,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from ecmnet_app.core.engines import choose_device
 from ecmnet_app.core.labels import LabelSet
-from ecmnet_app.core.weights import save_weights
-from ecmnet_app.errors import ConfigError
+from ecmnet_app.core.weights import load_weights, save_weights
+from ecmnet_app.errors import ConfigError, WeightsError
 from ecmnet_app.network import ECMNet, ECMNetConfig
 from ecmnet_app.training import distributed
 from ecmnet_app.training.augment import augment, normalise, paste
@@ -26,8 +27,16 @@ from ecmnet_app.training.datasets import Dataset, load_dataset
 from ecmnet_app.training.losses import class_weights
 from ecmnet_app.training.metrics import ConfusionMatrix
 from ecmnet_app.training.recipe import DataSource, Recipe
-from ecmnet_app.training.report import check_drawing, draw_curves, draw_predictions
-from ecmnet_app.training.step import TrainStep
+from ecmnet_app.training.report import check_drawing, draw_curves, draw_predictions, predict
+from ecmnet_app.training.step import Trainee, TrainStep
+from ecmnet_app.training.teacher import (
+    Teacher,
+    TeacherTrainee,
+    build_teacher,
+    load_teacher,
+    save_teacher,
+    teacher_header,
+)
 
 __all__ = ["Mixture", "train"]
 
@@ -65,19 +74,26 @@ class Mixture:
         return sum(len(dataset.stems) for dataset in self.sets)
 
     def class_shares(self, num_classes: int) -> Tensor:
-        """Share of each class among the labelled pixels that a batch can expect: (K,) float32."""
+        """Share of each class among the labelled pixels that a batch can expect: (K,) float32.
+
+        Raises:
+            ConfigError: no set has a labelled pixel.
+        """
         expected = torch.zeros(num_classes, dtype=torch.float64)
         for dataset, weight in zip(self.sets, self.weights, strict=True):
             counts = torch.stack([(dataset.labels == k).sum() for k in range(num_classes)]).cpu().double()
             expected += weight * counts / len(dataset.stems)
+        if not expected.sum():
+            raise ConfigError("no picture of the recipe's data has a labelled pixel: add a data set with labels")
         return (expected / expected.sum()).float()
 
     def draw(self, count: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """`count` random pictures, as one (images, labels, sizes) for each data set that got some."""
-        shares = torch.tensor(self.weights, device=generator.device)
-        chosen = torch.multinomial(shares, count, replacement=True, generator=generator)
-        for i, dataset in enumerate(self.sets):
-            number = int((chosen == i).sum()) if len(self.sets) > 1 else count
+        # How many of each set is drawn on the CPU: it decides shapes, and a GPU asked for it would have to run dry.
+        chooser = Generator().manual_seed(generator.initial_seed() ^ 0x5DEECE66)
+        chosen = torch.multinomial(torch.tensor(self.weights), count, replacement=True, generator=chooser)
+        for i, number in enumerate(torch.bincount(chosen, minlength=len(self.sets)).tolist()):
+            dataset = self.sets[i]
             if number:
                 index = torch.randint(len(dataset.stems), (number,), generator=generator, device=generator.device)
                 yield dataset.images[index], dataset.labels[index], dataset.sizes[index]
@@ -89,10 +105,12 @@ def train(
     out: Path,
     device: str = "auto",
     resume: bool = False,
-    compile: bool = False,
     stop_after: float | None = None,
+    teacher: Path | None = None,
+    initial: str | Path | None = None,
+    encoder_weights: Path | None = None,
 ) -> Path | None:
-    """Train by a recipe and write the averaged weights.
+    """Train by a recipe and write the averaged network: weights, or where the recipe says so a teacher.
 
     Under torchrun every process takes its share of each batch; the first one writes.
 
@@ -102,23 +120,33 @@ def train(
         out: folder for checkpoint, log.csv, pictures and weights.
         device: "auto", "cpu", "cuda" or "cuda:N".
         resume: continue from the checkpoint in `out`, exactly as if never interrupted.
-        compile: compiled blocks, and on a GPU one graph for the whole step; minutes at the start,
-            then 1.6 times the rate on an H100 (docs/training.md).
         stop_after: seconds after which to write a checkpoint and return None.
+        teacher: file of a teacher, which a recipe with a `teacher_weight` learns from.
+        initial: weights to start from, by name or path; for a teacher the file of another.
+        encoder_weights: ImageNet's for a teacher, by default the installed package's; see `build_teacher`.
 
     Returns:
-        The weights' path without suffix, or None where `stop_after` or another process ended it.
+        The path without suffix, or None where `stop_after` or another process ended it.
 
     Raises:
         ConfigError: a data set has no path or other classes than the first, the checkpoint is of another
-            recipe, `out` cannot be made, the loss is no longer finite, or matplotlib is missing.
+            recipe, teacher or start, the recipe and `teacher` do not fit, `out` cannot be made, the loss is no
+            longer finite, or matplotlib or the extra `teacher` is missing.
         DataError: a data set cannot be read.
         DeviceError: the device is not there.
-        WeightsError: the checkpoint cannot be read, or a file cannot be written.
+        WeightsError: the checkpoint, `teacher`, `initial` or `encoder_weights` cannot be read or is of another
+            architecture, or a file cannot be written.
     """
     deadline = time.monotonic() + stop_after if stop_after is not None else float("inf")
     place = choose_device(device)
     check_drawing()
+    if bool(recipe.teacher_weight) != (teacher is not None):
+        raise ConfigError(
+            "the recipe has a teacher_weight and needs a teacher: say --teacher FILE"
+            if recipe.teacher_weight
+            else "a teacher is given, but the recipe has no teacher_weight: leave --teacher out, or set one"
+        )
+    origins = _origins(recipe, teacher, initial)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -128,23 +156,33 @@ def train(
         saved, header = load_checkpoint(checkpoint)
         if header.get("recipe") != _comparable(recipe):
             raise ConfigError("the checkpoint was written by another recipe: use the same, or start without --resume")
+        if header.get("origins", {}) != origins:
+            raise ConfigError(
+                "the checkpoint was written with another --teacher or --initial: give the same, or leave --resume out"
+            )
     distributed.start(place.type)
     if place.type == "cuda" and distributed.world_size() > 1:
         place = torch.device("cuda", distributed.rank() % torch.cuda.device_count())
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
-    mixture = Mixture([_load(s, paths) for s in recipe.data], [s.weight for s in recipe.data])
+    mixture = Mixture([_load(s, paths, recipe) for s in recipe.data], [s.weight for s in recipe.data])
     label_set = mixture.label_set
-    validation = _to(_load(recipe.validation, paths), place) if recipe.validation else None
+    validation = _to(_load(recipe.validation, paths, recipe), place) if recipe.validation else None
     if validation is not None and validation.label_set != label_set:
         raise ConfigError(
             f"validation has the classes of {validation.label_set.name}, training those of {label_set.name}: "
             "validate on a set with the same classes"
         )
     torch.manual_seed(recipe.seed)
-    network = ECMNet(ECMNetConfig.named(recipe.variant, len(label_set.names))).to(place)
+    trainee = _trainee(recipe, label_set, initial, encoder_weights).to(place)
     shares = mixture.class_shares(len(label_set.names))
-    step_function = TrainStep(network, recipe, class_weights(shares, recipe.class_weight_offset), compile)
+    step_function = TrainStep(
+        trainee,
+        recipe,
+        class_weights(shares, recipe.class_weight_offset),
+        fused=place.type == "cuda",
+        teacher=_teacher(teacher, label_set, place) if teacher is not None else None,
+    )
     mixture = mixture.to(place)
 
     first = 0
@@ -156,8 +194,8 @@ def train(
     bar = tqdm(
         range(first, recipe.steps), initial=first, total=recipe.steps, desc=recipe.name, disable=distributed.rank() != 0
     )
-    for step in bar:
-        images, target = batch(mixture, recipe, step, place)
+    for step, (images, target) in zip(bar, _batches(mixture, recipe, first, place), strict=False):
+        torch.manual_seed(_seed(recipe, step))  # for what has no generator of its own, as a teacher's dropout
         loss = step_function(images, target, step)
         done = step + 1
         last = done == recipe.steps
@@ -175,24 +213,29 @@ def train(
             bar.set_postfix(miou=f"{100 * miou:.2f}", refresh=False)
         stopping = _any_process(time.monotonic() > deadline, place) if stop_after is not None else False
         if (done % recipe.checkpoint_every == 0 or last or stopping) and distributed.rank() == 0:
-            header = {"step": done, "recipe": _comparable(recipe)}
+            header = {"step": done, "recipe": _comparable(recipe), "origins": origins}
             save_checkpoint(checkpoint, step_function.state(), header)
         if stopping and not last:
             return None
     if distributed.rank() != 0:
         return None
     averaged = step_function.averaged_network()
-    save_weights(
-        out / recipe.name,
-        averaged,
-        label_set,
-        working_short_side=min(recipe.crop),
-        training={
-            "data": [{"name": s.name, "split": s.split, "terms": s.terms, "source": s.source} for s in recipe.data],
-            "recipe": recipe.to_dict(),
-        },
-        licence=recipe.licence,
-    )
+    training = {
+        "data": [{"name": s.name, "split": s.split, "terms": s.terms, "source": s.source} for s in recipe.data],
+        "recipe": recipe.to_dict() | origins,
+    }
+    if isinstance(averaged, Teacher):
+        card = training | {"licence": recipe.licence}
+        save_teacher(out / f"{recipe.name}.safetensors", averaged, label_set, card)
+    else:
+        save_weights(
+            out / recipe.name,
+            averaged,
+            label_set,
+            working_short_side=min(recipe.crop),
+            training=training,
+            licence=recipe.licence,
+        )
     draw_curves(out / "log.csv", out / "curves.png")
     draw_predictions(averaged, validation or mixture.sets[0], out / "predictions.png")
     return out / recipe.name
@@ -203,9 +246,7 @@ def batch(mixture: Mixture, recipe: Recipe, step: int, device: torch.device) -> 
 
     Every process draws the whole batch's randomness and keeps its share of the pictures.
     """
-    # The CPU's generator takes the low 32 bits of its seed alone, so the recipe's seed must reach them as well.
-    low = (step + 0x9E3779B1 * recipe.seed) % 2**32
-    generator = Generator(device).manual_seed((recipe.seed << 32) + low)
+    generator = Generator(device).manual_seed(_seed(recipe, step))
     views, targets = [], []
     for images, labels, sizes in mixture.draw(recipe.batch_size, generator):
         x, y = augment(images, labels, sizes, recipe.crop, recipe.augmentation, generator)
@@ -216,15 +257,41 @@ def batch(mixture: Mixture, recipe: Recipe, step: int, device: torch.device) -> 
     return normalise(all_views[share]), all_targets[share]
 
 
+def _batches(mixture: Mixture, recipe: Recipe, first: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches from step `first` on; on a GPU each is drawn while the one before is trained on."""
+    if device.type != "cuda":
+        for step in range(first, recipe.steps):
+            yield batch(mixture, recipe, step, device)
+        return
+    main, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    aside.wait_stream(main)  # for the data
+    with torch.cuda.stream(aside):
+        drawn = batch(mixture, recipe, first, device)
+    for step in range(first, recipe.steps):
+        main.wait_stream(aside)
+        images, target = drawn
+        for tensor in drawn:
+            tensor.record_stream(main)
+        with torch.cuda.stream(aside):
+            drawn = batch(mixture, recipe, step + 1, device)  # the one after the last is drawn for nothing
+        yield images, target
+
+
+def _seed(recipe: Recipe, step: int) -> int:
+    # The CPU's generator takes the low 32 bits of its seed alone, so the recipe's seed must reach them as well.
+    return (recipe.seed << 32) + (step + 0x9E3779B1 * recipe.seed) % 2**32
+
+
 @torch.inference_mode()
-def score(network: ECMNet, dataset: Dataset, batch_size: int = 8) -> float:
-    """mIoU of a network on a data set's own pictures, those of one size in batches; 0 to 1."""
+def score(network: nn.Module, dataset: Dataset, batch_size: int = 8) -> float:
+    """mIoU of an ECMNet or a teacher on a data set's own pictures, those of one size in batches; 0 to 1."""
     matrix = ConfusionMatrix(len(dataset.label_set.names), dataset.images.device)
     for height, width in torch.unique(dataset.sizes, dim=0).tolist():
         of_size = (dataset.sizes == dataset.sizes.new_tensor([height, width])).all(1).nonzero()[:, 0]
         for index in of_size.split(batch_size):
-            x = normalise(dataset.images[index, :, :height, :width].float() / 255)
-            matrix.update(network(x).argmax(1), dataset.labels[index, :height, :width])
+            matrix.update(
+                predict(network, dataset.images[index, :, :height, :width]), dataset.labels[index, :height, :width]
+            )
     return matrix.miou()
 
 
@@ -245,10 +312,57 @@ def _to(dataset: Dataset, device: torch.device) -> Dataset:
     return replace(dataset, **moved)
 
 
-def _load(source: DataSource, paths: dict[str, Path]) -> Dataset:
+def _load(source: DataSource, paths: dict[str, Path], recipe: Recipe) -> Dataset:
     if source.name not in paths:
         raise ConfigError(f"the recipe needs the data set {source.name!r}: say --data {source.name}=FOLDER")
-    return load_dataset(paths[source.name], source.split, leave_out=source.leave_out, only=source.only)
+    return load_dataset(
+        paths[source.name],
+        source.split,
+        leave_out=source.leave_out,
+        only=source.only,
+        labels=source.labels,
+        # Collected pictures come in any size; labelled sets keep theirs, which their scale was chosen for.
+        max_side=None if source.labels else 2 * max(recipe.crop),
+    )
+
+
+def _origins(recipe: Recipe, teacher: Path | None, initial: str | Path | None) -> dict[str, Any]:
+    """What a training takes from others, each by sha256, data and recipe: for its record and for resuming."""
+    origins = {}
+    if teacher is not None:
+        origins["teacher"] = teacher_header(teacher)
+    if initial is not None and recipe.network == "ecmnet":
+        weights = load_weights(initial)
+        origins["initial"] = {"name": weights.name, "sha256": weights.sha256, **weights.training}
+    elif initial is not None:
+        origins["initial"] = teacher_header(Path(initial))
+    return origins
+
+
+def _trainee(
+    recipe: Recipe, label_set: LabelSet, initial: str | Path | None, encoder_weights: Path | None
+) -> Trainee | TeacherTrainee:
+    """The network that the recipe names, new or as `initial` has it."""
+    if recipe.network != "ecmnet":
+        if initial is None:
+            return TeacherTrainee(build_teacher(len(label_set), encoder_weights))
+        return TeacherTrainee(_teacher(Path(initial), label_set, torch.device("cpu")).requires_grad_(True))
+    network = ECMNet(ECMNetConfig.named(recipe.variant, len(label_set)))
+    if initial is not None:
+        weights = load_weights(initial)
+        if (weights.architecture, weights.label_set) != (network.config, label_set):
+            raise WeightsError(
+                f"the weights {weights.name} have another architecture or other classes than the recipe's "
+                f"{recipe.variant}: start from others"
+            )
+        network.load_state_dict(dict(weights.tensors))
+    return Trainee(network)
+
+
+def _teacher(path: Path, label_set: LabelSet, device: torch.device) -> Teacher:
+    if teacher_header(path)["labels"] != label_set.to_dict():
+        raise WeightsError(f"the teacher {path} has other classes than {label_set.name}: use one of the same")
+    return load_teacher(path, device)
 
 
 def _comparable(recipe: Recipe) -> dict[str, object]:

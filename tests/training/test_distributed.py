@@ -21,7 +21,7 @@ from ecmnet_app.core import load_weights
 from ecmnet_app.network import ECMNet
 from ecmnet_app.training import distributed
 from ecmnet_app.training.recipe import load_recipe
-from ecmnet_app.training.step import TrainStep
+from ecmnet_app.training.step import Trainee, TrainStep
 from ecmnet_app.training.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,7 +35,7 @@ def one_step(share: slice, seed: int) -> dict[str, Tensor]:
     """Gradients, loss and running statistics after a step on a share of the batch."""
     torch.manual_seed(seed)
     # Unclipped, since clipping hides a wrong scale.
-    step = TrainStep(ECMNet(CONFIG), replace(RECIPE, clip_norm=1e9), WEIGHTS)
+    step = TrainStep(Trainee(ECMNet(CONFIG)), replace(RECIPE, clip_norm=1e9), WEIGHTS)
     images, target = torch.randn(PICTURES, 3, 32, 48), torch.randint(4, (PICTURES, 32, 48))
     target = target.masked_fill(target == 3, 255)
     target[0] = 255  # the processes' shares do not have the same number of labelled pixels

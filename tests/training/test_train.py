@@ -51,11 +51,16 @@ def recipe_of(folder: Path) -> Recipe:
 
 
 def run(
-    folder: Path, out: str, resume: bool = False, stop_after: float | None = None, **changes: object
+    folder: Path,
+    out: str,
+    resume: bool = False,
+    stop_after: float | None = None,
+    initial: Path | None = None,
+    **changes: object,
 ) -> Path | None:
     recipe = replace(recipe_of(folder), **changes)  # type: ignore[arg-type]
     paths = {"blocks": folder / "blocks"}
-    return train(recipe, paths, folder / out, device="cpu", resume=resume, stop_after=stop_after)
+    return train(recipe, paths, folder / out, device="cpu", resume=resume, stop_after=stop_after, initial=initial)
 
 
 def rows(folder: Path, out: str) -> list[tuple[str, str, str]]:
@@ -232,7 +237,7 @@ def test_a_few_pictures_are_learned_by_heart(folder: Path) -> None:
         scale=(1, 1), aspect=0, rotation_share=0, brightness=0, contrast=0, saturation=0, channel_gain=0, gamma=0,
         grey_share=0, blur_share=0, noise_share=0,
     )  # fmt: skip
-    weights = run(folder, "learned", steps=60, learning_rate=5e-3, ema_decay=0.9, augmentation=still, validation=None)
+    weights = run(folder, "learned", steps=80, learning_rate=5e-3, ema_decay=0.9, augmentation=still, validation=None)
     assert weights is not None
     losses = [float(loss) for _, loss, _ in rows(folder, "learned") if loss]
     assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
@@ -271,6 +276,39 @@ def test_class_shares_are_those_a_batch_can_expect() -> None:
     shares = Mixture([small, large], [1.0, 3.0]).class_shares(4)
     assert torch.allclose(shares, pixels / pixels.sum())
     assert torch.allclose(Mixture([small], [5.0]).class_shares(4), torch.tensor([0.5, 0.5, 0, 0]))
+
+
+def test_pictures_without_labels_weigh_no_class() -> None:
+    labelled, other = constant_set([0, 1], "a"), constant_set([2, 3], "b")
+    other.labels.fill_(255)
+    shares = Mixture([labelled, other], [1.0, 3.0]).class_shares(4)
+    assert torch.allclose(shares, torch.tensor([0.5, 0.5, 0, 0]))
+    with pytest.raises(ConfigError, match="no picture of the recipe's data has a labelled pixel"):
+        Mixture([other], [1.0]).class_shares(4)
+
+
+def test_a_set_gives_its_pictures_without_its_labels(folder: Path) -> None:
+    sources = (DataSource("blocks"), DataSource("blocks", labels=False, weight=3))
+    assert run(folder, "half", data=sources, steps=3) is not None
+    assert all(0 < float(loss) < 10 for _, loss, _ in rows(folder, "half") if loss)
+    with pytest.raises(ConfigError, match="has a labelled pixel: add a data set with labels"):
+        run(folder, "none", data=sources[1:])
+
+
+def test_a_training_starts_from_other_weights(folder: Path) -> None:
+    first = folder / "done" / "tiny.safetensors"
+    weights = run(folder, "again-from", initial=first, steps=1, learning_rate=1e-12)
+    assert weights is not None
+    before, after = load_weights(first), load_weights(weights.with_suffix(".safetensors"))
+    for name, value in before.tensors.items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.allclose(after.tensors[name], value, atol=1e-6), name
+    record = after.training["recipe"]["initial"]
+    assert (record["sha256"], record["data"][0]["name"]) == (before.sha256, "blocks")
+    with pytest.raises(
+        WeightsError, match="tiny have another architecture or other classes than the recipe's baseline"
+    ):
+        run(folder, "refused", initial=first, variant="baseline")
 
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:

