@@ -365,8 +365,7 @@ def test_several_cameras_share_one_network_fairly(
     start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
 ) -> None:
     names = ["front", "rear", "left", "right"]
-    robot = start(image_topics="[" + ",".join(f"/{name}/image_raw" for name in names) + "]")
-    one = robot.memory()
+    start(image_topics="[" + ",".join(f"/{name}/image_raw" for name in names) + "]")
     for name in names:
         observer.listen(Image, f"/{name}/ecmnet/mask")
         publisher = observer.node.create_publisher(Image, f"/{name}/image_raw", 1)
@@ -381,7 +380,6 @@ def test_several_cameras_share_one_network_fairly(
     assert min(counts) > 5
     assert max(counts) <= 1.3 * min(counts), counts
     assert {m.header.frame_id for m in observer.got["/left/ecmnet/mask"]} == {"left"}
-    assert robot.memory() < one + 300  # a network and its engine for each camera would take more
 
 
 def test_points_carry_the_labels_of_their_pixels(
