@@ -115,9 +115,10 @@ def camera_frames() -> tuple[list[bytes], float]:
     clip = EXAMPLES_FOLDER / "street.mp4"
     if not clip.exists():
         return [still.read_bytes() for still in sorted(EXAMPLES_FOLDER.glob("*.jpg"))], 1
-    film = cv2.VideoCapture(str(clip))
-    frames = iter(lambda: film.read()[1], None)
-    return [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames], film.get(cv2.CAP_PROP_FPS)
+    film, frames = cv2.VideoCapture(str(clip)), []
+    while (read := film.read())[0]:
+        frames.append(cv2.imencode(".jpg", read[1])[1].tobytes())
+    return frames, film.get(cv2.CAP_PROP_FPS)
 
 
 def write_camera(path: Path) -> Path:
