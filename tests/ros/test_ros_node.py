@@ -149,7 +149,8 @@ def test_what_is_published_is_as_the_contract_says(
     observer.wait(lambda: observer.got["/ecmnet/label_info"], what="label info for a late subscriber")
     names = {entry.class_id: entry.class_name for entry in observer.got["/ecmnet/label_info"][0].class_map}
     assert names == {**dict(enumerate(CAMVID.names)), 255: "Unlabelled"}
-    assert robot.stop() < 3
+    robot.stop()
+    assert robot.process.returncode == 0
 
 
 def test_parameters_take_effect_while_it_runs(
@@ -420,7 +421,7 @@ def test_a_page_shows_what_the_robot_sees(
     assert "/image_raw" in view
     shown = base64.b64decode(re.search('base64,([^"]+)', view)[1])
     assert shown == encode_image(segmenter.predict(picture).overlay(picture), "overlay.jpg")
-    assert robot.stop() < 4
+    robot.stop()
     assert robot.process.returncode == 0
 
 

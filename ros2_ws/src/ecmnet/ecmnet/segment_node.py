@@ -33,7 +33,7 @@ from ecmnet_app.errors import ConfigError, DeviceError, EcmnetError
 
 __all__ = ["SegmentNode", "main"]
 
-SHUTDOWN = 2.0
+SHUTDOWN = 1.0
 """Seconds that a running batch is given when the process is told to end."""
 
 
@@ -105,7 +105,9 @@ class SegmentNode(LifecycleNode):
         prefixes = output_prefixes(topics, self.get_fully_qualified_name())
         self.decoder = make_decoder()
         self._segmenter = self._load(values)
-        self._worker = StreamWorker(self._predict, values["max_batch"])
+        # A CPU gains nothing by batches, and the first picture of one would wait for the last.
+        on_cpu = self._segmenter.engine.device.type == "cpu"
+        self._worker = StreamWorker(self._predict, values["max_batch"] or (1 if on_cpu else 8))
         for index, (topic, prefix) in enumerate(zip(topics, prefixes, strict=True)):
             self._cameras.append(Camera(self, topic, prefix, depths[index] if index < len(depths) else ""))
         if values["web"]:

@@ -41,7 +41,9 @@ PARAMETERS = {
     "device": Parameter("auto", "auto (a GPU if there is one), cpu, cuda or cuda:N.", read_only=True),
     "engine": Parameter("auto", "What runs the network.", read_only=True),
     "threads": Parameter(0, "Threads of the CPU; 0: torch's own choice.", 0, 256, read_only=True),
-    "max_batch": Parameter(8, "Most pictures that the network runs at once.", 1, 64, read_only=True),
+    "max_batch": Parameter(
+        0, "Most pictures that the network runs at once; 0: 8 on a GPU, 1 on the CPU.", 0, 64, read_only=True
+    ),
     "resolution": Parameter(
         0, "Short side in pixels at which the network sees a picture; 0: the weights' own.", 0, 4096
     ),
