@@ -422,8 +422,10 @@ class Flood:
         context = multiprocessing.get_context("spawn")
         self._counts = context.Array("i", 3)
         self._process = context.Process(target=_flood, args=(*self._arguments, self._counts), daemon=True)
-        self._start = time.monotonic()
         self._process.start()
+        while not self._counts[0]:
+            time.sleep(0.1)
+        self._start = time.monotonic()
         return self
 
     def told(self) -> str:
