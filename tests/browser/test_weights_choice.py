@@ -11,7 +11,7 @@ import torch
 from gradio_client import Client, handle_file
 from PIL import Image
 from serving import CAMERA_FLAG, chromium, served_page, why_no_chromium, write_camera
-from test_live import Tab
+from test_live_tab import Tab
 
 from ecmnet_app.core import Segmenter
 from ecmnet_app.media.images import encode_mask, read_image, write_image
