@@ -44,20 +44,27 @@ LABELS = ROOT / "assets" / "labels" / "street"
 AROUND = np.ones((7, 7), np.uint8)
 
 
-class StandingSmoother(Smoother):
+class Standing(Smoother):
     """A smoother whose past does not move: what motion compensation is worth."""
 
     def _moved(self, average, past, now):  # type: ignore[no-untyped-def]
-        return average
+        return average, np.float32(1)
+
+
+class Trusting(Smoother):
+    """One whose past counts whether it fits or not."""
+
+    def _moved(self, average, past, now):  # type: ignore[no-untyped-def]
+        return super()._moved(average, past, now)[0], np.float32(1)
 
 
 VARIANTS = {
     "off": None,
-    "average, 0.5 of it new": lambda t: StandingSmoother(t, 0.5),
-    "average, 0.3 of it new": lambda t: StandingSmoother(t, 0.3),
-    "along motion, 0.5 of it new": lambda t: Smoother(t, 0.5),
-    "along motion, 0.3 of it new": lambda t: Smoother(t, 0.3),
-    "along motion, 0.15 of it new": lambda t: Smoother(t, 0.15),
+    "average in place, 0.5 of it new": lambda t: Standing(t, 0.5),
+    "along motion, 0.5": lambda t: Trusting(t, 0.5),
+    "along motion where it fits, 0.7": lambda t: Smoother(t, 0.7),
+    "along motion where it fits, 0.5 (`--smooth`)": lambda t: Smoother(t, 0.5),
+    "along motion where it fits, 0.3": lambda t: Smoother(t, 0.3),
 }
 
 
@@ -82,7 +89,7 @@ def smooth(args: argparse.Namespace) -> None:
     names = {int(path.stem): path for path in LABELS.glob("*.png")}
     with VideoReader(CLIP) as reader:
         frames = [(i, f.image) for i, f in enumerate(reader.frames()) if i in names][: args.frames]
-    truths = [np.asarray(Image.open(names[i]), np.uint8) for i, _ in frames]
+    truths = [np.array(Image.open(names[i]), np.uint8) for i, _ in frames]
     logits = [segmenter.logits(image) for _, image in tqdm(frames, unit="frame", disable=None)]
     print(f"{segmenter.weights.name} on {len(frames)} frames of {CLIP.name}, {date.today().isoformat()}\n")
     print("| smoothing | mIoU | flicker | milliseconds a frame |")

@@ -78,13 +78,22 @@ def test_the_past_moves_with_the_picture(make_picture) -> None:
         assert (labels == now)[inner].mean() > 0.9
 
 
-@pytest.mark.parametrize("size", [(16, 16), (16, 400), (31, 64), (32, 32), (17, 19)])
+@pytest.mark.parametrize("size", [(16, 16), (16, 400), (400, 16), (31, 64), (32, 32), (17, 19)])
 def test_any_size_that_the_network_takes(size: tuple[int, int], make_picture) -> None:
-    """OpenCV's flow crashes on small pictures: none may get there."""
+    """OpenCV's flow is known to crash on small pictures."""
     smoother = Smoother(1.0)
     for seed in range(2):
         frame = make_picture(2 * size[0], 2 * size[1], seed)[None]
         assert smoother.smooth(random_logits(seed, *size), frame).isfinite().all()
+
+
+def test_where_the_past_does_not_fit_it_does_not_count(make_picture) -> None:
+    """A cut to another scene: the answer is the new frame's, at once."""
+    smoother = Smoother(1.0, newest=0.1)
+    smoother.smooth(random_logits(0), np.full((1, 96, 128, 3), 30, np.uint8))
+    logits = random_logits(1)
+    smoothed = smoother.smooth(logits, np.full((1, 96, 128, 3), 220, np.uint8))
+    torch.testing.assert_close(torch.softmax(smoothed, dim=1), torch.softmax(logits, dim=1), atol=1e-4, rtol=1e-3)
 
 
 def test_another_size_starts_anew(make_picture) -> None:
@@ -125,6 +134,6 @@ def test_a_segmenter_smooths_what_it_answers_from(segmenter: Segmenter, make_pic
     smoother = Smoother(segmenter.weights.temperature)
     smoothed = [segmenter.predict_batch([frame], smoother=smoother)[0] for frame in frames]
     assert (smoothed[0].labels != alone[0].labels).mean() < 1e-3
-    assert changes(smoothed) < 0.6 * changes(alone)
+    assert changes(smoothed) < 0.75 * changes(alone)
     tiled = segmenter.predict_batch([frames[0]], tile=True, smoother=Smoother(segmenter.weights.temperature))
     np.testing.assert_allclose(tiled[0].confidence, segmenter.predict(frames[0], tile=True).confidence, atol=0.02)

@@ -77,11 +77,11 @@ function draw() {
     const left = Math.floor(times[i] / length * width), right = Math.max(left + 1, Math.ceil(end / length * width));
     let top = 0;
     classes.forEach(({ id, color }, k) => {
-      const part = areas[i][k] / 1000 * height;
+      const part = areas[i][k] / 1000 * height, edge = Math.round(top);
       if (id !== UNLABELLED) {
         context.globalAlpha = only === null || only === id ? 1 : 0.12;
         context.fillStyle = `rgb(${color.join(" ")})`;
-        context.fillRect(left, top, right - left, part);
+        context.fillRect(left, edge, right - left, Math.round(top + part) - edge);
       }
       top += part;
     });
