@@ -55,7 +55,7 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
             return
         chosen = segmenters.get(weights).weights
         smoother = Smoother(chosen.temperature) if smooth else None
-        name = Path(upload["path"]).name
+        name = f"“{Path(upload['path']).name}”"  # no path: no message tells of the server's folders
         folder = Path(tempfile.mkdtemp(prefix="video-", dir=player.GRADIO_CACHE))
         done = False
         try:
@@ -64,7 +64,7 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
                 def predict(images: Sequence[NDArray[np.uint8]], **options: Any) -> list[Segmentation]:
                     return [source.submit(image, **options).result().segmentation for image in images]
 
-                answers = VideoAnswers(folder / Path(name).stem)
+                answers = VideoAnswers(folder / Path(upload["path"]).stem)
                 options = {"weights": weights}
                 classes = classes_of(chosen.label_set)
                 views = _Views(answers, name, classes)
@@ -188,7 +188,7 @@ class _Views:
         for seconds, areas in zip(progress.times.tolist(), progress.areas, strict=True):
             self._chart.add(seconds, areas)
         now = time.monotonic()
-        view = {"name": self._name, "classes": self._classes, "chart": self._chart.view(), "done": progress.done}
+        view = {"classes": self._classes, "chart": self._chart.view(), "done": progress.done}
         if progress.finished:
             files = {key: _file(getattr(self._answers, key)) for key in ("overlay", "masks", "areas")}
             note = f"{progress.done} frames in {_clock(now - self._started)}"
