@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ssl-certfile", metavar="FILE", help="serve https with this certificate (PEM)")
     parser.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where the certificate's file does not hold it")
     parser.add_argument("--root-path", metavar="PATH", help="where a proxy serves the page, such as /ecmnet")
-    parser.add_argument("--max-upload-mb", type=_positive, default=50, metavar="N", help="refuse larger files")
+    parser.add_argument("--max-upload-mb", type=_positive, default=500, metavar="N", help="refuse larger files")
     return parser
 
 

@@ -16,11 +16,14 @@ from ecmnet_app.core.stream import Answer, StreamWorker
 from ecmnet_app.core.weights import Weights
 from ecmnet_app.errors import EcmnetError, ImageError
 from ecmnet_app.media.images import encode_mask, read_image
+from ecmnet_app.ui.component import take_uploads_only
 from ecmnet_app.ui.viewer import error_view, make_viewer, picture_view
 
 __all__ = ["EXAMPLES_FOLDER", "build_tab"]
 
 EXAMPLES_FOLDER = Path(__file__).parent / "examples"
+MAX_BYTES = 160_000_000
+"""Of a picture's file, which is held in memory: a little more than the largest picture has that is not compressed."""
 
 
 def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
@@ -30,7 +33,10 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
     # Both functions take the upload as it came (`preprocess=False`), for our one decoder to read.
 
     def run(upload: dict[str, Any], resolution: int | None, weights: str | None) -> tuple[NDArray[np.uint8], Answer]:
-        image = read_image(Path(upload["path"]).read_bytes())  # bytes: no message tells of the server's folders
+        path = Path(upload["path"])
+        if path.stat().st_size > MAX_BYTES:
+            raise ImageError(f"the picture is larger than {MAX_BYTES / 1e6:g} MB; save it as a JPEG")
+        image = read_image(path.read_bytes())  # bytes: no message tells of the server's folders
         with worker.open() as source:
             return image, source.submit(image, resolution=resolution, weights=weights).result()
 
@@ -82,7 +88,7 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
                 height=300,
                 elem_id="picture",
             )
-            _take_uploads_only(picture)
+            take_uploads_only(picture, "street.jpg")
             if examples := sorted(EXAMPLES_FOLDER.glob("*.jpg")):
                 gr.Examples([str(path) for path in examples], picture, label="Or try one of these", elem_id="examples")
         with gr.Column():
@@ -134,19 +140,3 @@ def _resolutions(weights: Weights) -> list[tuple[str, int]]:
 def _label_names(weights: Weights) -> str:
     names = ", ".join(weights.label_set.names)
     return f'<p class="page-footer">{html.escape(f"“{weights.name}” knows {names}.")}</p>'
-
-
-def _take_uploads_only(picture: gr.Image) -> None:
-    """Refuse addresses of pictures, which gradio would fetch: this server calls no other."""
-    move = picture.async_move_resource_to_block_cache
-
-    async def move_upload(path: str | Path | None) -> str | None:
-        if str(path).startswith(("http://", "https://")):
-            raise gr.Error("send the picture itself, not its address", print_exception=False)
-        return await move(path)
-
-    picture.async_move_resource_to_block_cache = move_upload  # type: ignore[method-assign, assignment]
-    # What the documentation of the API shows, in place of an address.
-    picture.example_value = lambda: "street.jpg"  # type: ignore[method-assign]
-    example = {"path": "street.jpg", "meta": {"_type": "gradio.FileData"}}
-    picture.example_payload = lambda: example  # type: ignore[method-assign]

@@ -25,7 +25,7 @@ def create_app(
     worker: StreamWorker,
     auth: list[tuple[str, str]] | None = None,
     root_path: str | None = None,
-    max_upload_mb: int = 50,
+    max_upload_mb: int = 500,
 ) -> FastAPI:
     """The web app: the page at /, and /healthz, which answers without a login.
 
