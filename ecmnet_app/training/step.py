@@ -43,7 +43,7 @@ class TrainStep:
         recipe: settings.
         weights: (K,) class weights.
         fused: on a GPU and in one process, run the blocks by fused kernels and replay the whole step as one
-            CUDA graph; a minute at the start.
+            CUDA graph; two minutes at the start.
         teacher: gives logits at half resolution, which the trainee's shall resemble.
     """
 

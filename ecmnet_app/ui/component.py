@@ -11,9 +11,18 @@ import gradio as gr
 
 from ecmnet_app.core import UNLABELLED, LabelSet
 from ecmnet_app.core.labels import UNLABELLED_NAME
+from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.errors import EcmnetError
 
-__all__ = ["STATIC_FOLDER", "classes_of", "data_url", "make_component", "message_of", "take_uploads_only"]
+__all__ = [
+    "STATIC_FOLDER",
+    "classes_of",
+    "data_url",
+    "make_component",
+    "message_of",
+    "take_uploads_only",
+    "weights_choice",
+]
 
 STATIC_FOLDER = Path(__file__).parent / "static"
 
@@ -59,6 +68,18 @@ def message_of(error: EcmnetError) -> str:
     """An error as a sentence to show."""
     message = str(error)
     return message[:1].upper() + message[1:] + "."
+
+
+def weights_choice(segmenters: SegmenterPool, elem_id: str | None = None) -> gr.Radio:
+    """The names of the weights that the page serves, the first of them chosen; not shown where there is one alone."""
+    return gr.Radio(
+        choices=list(segmenters.weights),
+        value=segmenters.get().weights.name,
+        label="Weights",
+        info="What the network was taught.",
+        visible=len(segmenters.weights) > 1,
+        elem_id=elem_id,
+    )
 
 
 def take_uploads_only(component: gr.Image | gr.File, example: str) -> None:

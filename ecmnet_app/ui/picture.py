@@ -16,7 +16,7 @@ from ecmnet_app.core.stream import Answer, StreamWorker
 from ecmnet_app.core.weights import Weights
 from ecmnet_app.errors import EcmnetError, ImageError
 from ecmnet_app.media.images import encode_mask, read_image
-from ecmnet_app.ui.component import take_uploads_only
+from ecmnet_app.ui.component import take_uploads_only, weights_choice
 from ecmnet_app.ui.viewer import error_view, make_viewer, picture_view
 
 __all__ = ["EXAMPLES_FOLDER", "build_tab"]
@@ -101,14 +101,7 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
                 info="Short side that the network sees. More is finer and slower.",
                 elem_id="resolution",
             )
-            weights = gr.Radio(
-                choices=list(segmenters.weights),
-                value=first.name,
-                label="Weights",
-                info="What the network was taught.",
-                visible=len(segmenters.weights) > 1,
-                elem_id="weights",
-            )
+            weights = weights_choice(segmenters, "weights")
             label_names = gr.HTML(_label_names(first), elem_id="label-names", apply_default_css=False)
     weights.change(describe, weights, [resolution, label_names], show_progress="hidden", api_visibility="private")
     gr.on(

@@ -26,7 +26,7 @@ from ecmnet_app.core.video import Progress, VideoAnswers, segment_video
 from ecmnet_app.errors import EcmnetError, VideoError
 from ecmnet_app.media.images import encode_image
 from ecmnet_app.media.videos import VIDEO_SUFFIXES
-from ecmnet_app.ui.component import classes_of, data_url, make_component, message_of, take_uploads_only
+from ecmnet_app.ui.component import classes_of, data_url, make_component, message_of, take_uploads_only, weights_choice
 from ecmnet_app.ui.picture import EXAMPLES_FOLDER
 
 __all__ = ["AreaChart", "build_tab"]
@@ -43,7 +43,6 @@ CHART_COLUMNS = 400
 
 def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
     """Add the tab's components to the page that is being built."""
-    first = segmenters.get().weights
 
     def run(
         upload: dict[str, Any] | None, smooth: bool, opacity: int, weights: str
@@ -104,13 +103,7 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
                 elem_id="video-smooth",
             )
             opacity = gr.Slider(0, 100, 60, step=5, label="Opacity", info="Of the colours, in percent.")
-            weights = gr.Radio(
-                choices=list(segmenters.weights),
-                value=first.name,
-                label="Weights",
-                info="What the network was taught.",
-                visible=len(segmenters.weights) > 1,
-            )
+            weights = weights_choice(segmenters)
     running = start.click(
         run,
         [video, smooth, opacity, weights],
