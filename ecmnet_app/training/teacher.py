@@ -17,13 +17,14 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ecmnet_app.core.labels import LabelSet
 from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD
 from ecmnet_app.errors import ConfigError, WeightsError
 from ecmnet_app.media.files import write_atomically
 
-__all__ = ["Teacher", "TeacherTrainee", "build_teacher", "load_teacher", "save_teacher", "teacher_header"]
+__all__ = ["Teacher", "TeacherTrainee", "build_teacher", "fold_norms", "load_teacher", "save_teacher", "teacher_header"]
 
 ARCHITECTURE = "efficientnet-lite2"
 FPN_WIDTH = 160
@@ -193,6 +194,21 @@ def load_teacher(path: Path, device: str | torch.device = "cpu") -> Teacher:
         raise WeightsError(f"{path} does not hold the tensors of a teacher ({_first_line(error)})") from error
     teacher = teacher.eval().requires_grad_(False)
     return teacher.to(device=torch.device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def fold_norms(module: nn.Module) -> nn.Module:
+    """Put every batch norm that directly follows a convolution into its weights: in place.
+
+    An eval-mode network answers the same, within rounding, with half of the memory traffic.
+    """
+    before: tuple[str, nn.Module] = ("", module)
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and isinstance(before[1], nn.Conv2d):
+            setattr(module, before[0], fuse_conv_bn_eval(before[1], child))
+            setattr(module, name, nn.Identity())
+        fold_norms(child)
+        before = name, child
+    return module
 
 
 def _convolution(width: int) -> nn.Sequential:

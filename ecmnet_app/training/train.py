@@ -33,6 +33,7 @@ from ecmnet_app.training.teacher import (
     Teacher,
     TeacherTrainee,
     build_teacher,
+    fold_norms,
     load_teacher,
     save_teacher,
     teacher_header,
@@ -181,7 +182,7 @@ def train(
         recipe,
         class_weights(shares, recipe.class_weight_offset),
         fused=place.type == "cuda",
-        teacher=_teacher(teacher, label_set, place) if teacher is not None else None,
+        teacher=fold_norms(_teacher(teacher, label_set, place)) if teacher is not None else None,
     )
     mixture = mixture.to(place)
 

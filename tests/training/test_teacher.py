@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ecmnet_app.errors import ConfigError, WeightsError
 from ecmnet_app.training.checkpoint import load_checkpoint
 from ecmnet_app.training.datasets import load_dataset
 from ecmnet_app.training.recipe import Recipe, load_recipe
-from ecmnet_app.training.teacher import Teacher, build_teacher, load_teacher, save_teacher, teacher_header
+from ecmnet_app.training.teacher import Teacher, build_teacher, fold_norms, load_teacher, save_teacher, teacher_header
 from ecmnet_app.training.train import score, train
 
 lite = pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra teacher")
@@ -124,6 +125,20 @@ def test_every_parameter_takes_part(teacher: Teacher) -> None:
     gradients = torch.autograd.grad(teacher(x).square().sum(), list(teacher.parameters()))
     assert all(g.isfinite().all() for g in gradients)
     assert 5e6 < sum(p.numel() for p in teacher.parameters()) < 6e6
+
+
+def test_folding_norms_changes_no_answer(teacher: Teacher) -> None:
+    folded = deepcopy(teacher)
+    for module in folded.modules():  # statistics that are not those of a new network
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+    x = torch.randn(1, 3, 40, 48, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        wanted = folded(x)
+        fold_norms(folded)
+        assert torch.allclose(folded(x), wanted, atol=1e-4 * float(wanted.abs().max()))
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
 
 
 def test_saved_and_loaded(teacher: Teacher, tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ def _forward(x, y, weight_a, weight_b, rows, size, stride, inputs, half, dilatio
     tl.store(y + at, total.to(y.dtype.element_ty), mask=(r < rows)[:, None] & real[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["programs", "steps"])
 def _backward(x, dy, dx, partial, counter, d_weight, weight_a, weight_b, rows, size, stride, half, dilation_a,
-              dilation_b, SHARED: tl.constexpr, PROGRAMS: tl.constexpr, STEPS: tl.constexpr,
+              dilation_b, programs, steps, SHARED: tl.constexpr,
               ROWS: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr, PARTS: tl.constexpr):  # fmt: skip
     """d_weight: (3, 2 * half). Tap k of the output at p - (k - 1) d saw the input at p, so one read of dy serves both.
 
@@ -77,8 +77,8 @@ def _backward(x, dy, dx, partial, counter, d_weight, weight_a, weight_b, rows, s
         t0 = tl.zeros([ROWS, CHANNELS], tl.float32)
         t1 = tl.zeros([ROWS, CHANNELS], tl.float32)
         t2 = tl.zeros([ROWS, CHANNELS], tl.float32)
-    for step in tl.range(STEPS, num_stages=STAGES):
-        r = (step * PROGRAMS + program) * ROWS + tl.arange(0, ROWS)
+    for step in tl.range(steps, num_stages=STAGES):
+        r = (step * programs + program) * ROWS + tl.arange(0, ROWS)
         position = (r // stride) % size
         inside = (r < rows)[:, None] & real[None, :]
         at = r[:, None] * inputs + c[None, :]
@@ -114,13 +114,13 @@ def _backward(x, dy, dx, partial, counter, d_weight, weight_a, weight_b, rows, s
         tl.store(part + half, tl.sum(t0, 0), mask=real)
         tl.store(part + outputs + half, tl.sum(t1, 0), mask=real)
         tl.store(part + 2 * outputs + half, tl.sum(t2, 0), mask=real)
-    if _arrived_last(counter, PROGRAMS):
+    if _arrived_last(counter, programs):
         o = tl.arange(0, OUTPUTS)
         for tap in range(3):
             total = tl.zeros([OUTPUTS], tl.float32)
-            for start in range(0, PROGRAMS, PARTS):
+            for start in range(0, programs, PARTS):
                 p = start + tl.arange(0, PARTS)
-                mask = (p < PROGRAMS)[:, None] & (o < outputs)[None, :]
+                mask = (p < programs)[:, None] & (o < outputs)[None, :]
                 at_parts = partial + (3 * p[:, None] + tap) * outputs + o[None, :]
                 total += tl.sum(tl.load(at_parts, mask=mask, other=0.0, cache_modifier=".cg"), 0)
             tl.store(d_weight + 3 * o + tap, total, mask=o < outputs)
@@ -156,7 +156,7 @@ class _AxialDepthwisePair(torch.autograd.Function):
         d_weight = x.new_empty(2 * half, 3, dtype=torch.float32)
         dx = torch.empty_like(x)
         outputs = triton.next_power_of_2(2 * half)
-        parts = {"PROGRAMS": programs, "STEPS": steps, "OUTPUTS": outputs, "PARTS": max(1, 2 * TILE // outputs)}
+        parts = {"programs": programs, "steps": steps, "OUTPUTS": outputs, "PARTS": max(1, 2 * TILE // outputs)}
         _backward[(programs,)](x, dy, dx, partial, counter_on(x.device), d_weight, weight_a, weight_b, rows, *ctx.axis,
                                half, *ctx.dilations, SHARED=inputs == half, **tile, **parts, num_warps=8)  # fmt: skip
         return dx, d_weight[:half].view_as(weight_a), d_weight[half:].view_as(weight_b), None, None

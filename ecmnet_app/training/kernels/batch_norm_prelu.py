@@ -47,10 +47,9 @@ def _arrived_last(counter, programs):
     return tl.atomic_add(counter, 1, sem="acq_rel") == programs - 1
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["programs", "steps"])
 def _moments(x, partial, counter, mean, rstd, mean_a, var_a, mean_b, var_b, rows, channels, half, momentum, eps,
-             PROGRAMS: tl.constexpr, STEPS: tl.constexpr,
-             ROWS: tl.constexpr, CHANNELS: tl.constexpr, PARTS: tl.constexpr):  # fmt: skip
+             programs, steps, ROWS: tl.constexpr, CHANNELS: tl.constexpr, PARTS: tl.constexpr):  # fmt: skip
     program = tl.program_id(0)
     c = tl.arange(0, CHANNELS)
     real = c < channels
@@ -58,8 +57,8 @@ def _moments(x, partial, counter, mean, rstd, mean_a, var_a, mean_b, var_b, rows
     shift = tl.load(x + c, mask=real, other=0.0).to(tl.float32)
     total = tl.zeros([ROWS, CHANNELS], tl.float32)
     squares = tl.zeros([ROWS, CHANNELS], tl.float32)
-    for step in tl.range(STEPS, num_stages=STAGES):
-        r = (step * PROGRAMS + program) * ROWS + tl.arange(0, ROWS)
+    for step in tl.range(steps, num_stages=STAGES):
+        r = (step * programs + program) * ROWS + tl.arange(0, ROWS)
         mask = (r < rows)[:, None] & real[None, :]
         value = tl.load(x + r[:, None] * channels + c[None, :], mask=mask, other=0.0).to(tl.float32)
         value = tl.where(mask, value - shift[None, :], 0.0)
@@ -67,12 +66,12 @@ def _moments(x, partial, counter, mean, rstd, mean_a, var_a, mean_b, var_b, rows
         squares += value * value
     tl.store(partial + 2 * program * channels + c, tl.sum(total, 0), mask=real)
     tl.store(partial + (2 * program + 1) * channels + c, tl.sum(squares, 0), mask=real)
-    if _arrived_last(counter, PROGRAMS):
+    if _arrived_last(counter, programs):
         first = tl.zeros([CHANNELS], tl.float32)
         second = tl.zeros([CHANNELS], tl.float32)
-        for start in range(0, PROGRAMS, PARTS):
+        for start in range(0, programs, PARTS):
             p = start + tl.arange(0, PARTS)
-            mask = (p < PROGRAMS)[:, None] & real[None, :]
+            mask = (p < programs)[:, None] & real[None, :]
             at = partial + 2 * p[:, None] * channels + c[None, :]
             first += tl.sum(tl.load(at, mask=mask, other=0.0, cache_modifier=".cg"), 0)
             second += tl.sum(tl.load(at + channels, mask=mask, other=0.0, cache_modifier=".cg"), 0)
@@ -105,11 +104,10 @@ def _apply(x, y, mean, rstd, gamma_a, beta_a, slope_a, gamma_b, beta_b, slope_b,
     tl.store(y + at, tl.where(z > 0, z, z * slope[None, :]).to(y.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["programs", "steps"])
 def _gradient_sums(x, dy, partial, counter, sums, mean, rstd, gamma_a, beta_a, slope_a, gamma_b, beta_b, slope_b,
-                   rows, channels, half,
-                   PROGRAMS: tl.constexpr, STEPS: tl.constexpr,
-             ROWS: tl.constexpr, CHANNELS: tl.constexpr, PARTS: tl.constexpr):  # fmt: skip
+                   rows, channels, half, programs, steps,
+                   ROWS: tl.constexpr, CHANNELS: tl.constexpr, PARTS: tl.constexpr):  # fmt: skip
     """Gradients of gamma, beta and slope, as rows of `sums`: (3, channels)."""
     program = tl.program_id(0)
     c = tl.arange(0, CHANNELS)
@@ -120,8 +118,8 @@ def _gradient_sums(x, dy, partial, counter, sums, mean, rstd, gamma_a, beta_a, s
     d_gamma = tl.zeros([ROWS, CHANNELS], tl.float32)
     d_beta = tl.zeros([ROWS, CHANNELS], tl.float32)
     d_slope = tl.zeros([ROWS, CHANNELS], tl.float32)
-    for step in tl.range(STEPS, num_stages=STAGES):
-        r = (step * PROGRAMS + program) * ROWS + tl.arange(0, ROWS)
+    for step in tl.range(steps, num_stages=STAGES):
+        r = (step * programs + program) * ROWS + tl.arange(0, ROWS)
         mask = (r < rows)[:, None] & real[None, :]
         at = r[:, None] * channels + c[None, :]
         g = tl.load(dy + at, mask=mask, other=0.0).to(tl.float32)
@@ -135,12 +133,12 @@ def _gradient_sums(x, dy, partial, counter, sums, mean, rstd, gamma_a, beta_a, s
     tl.store(at_part, tl.sum(d_gamma, 0), mask=real)
     tl.store(at_part + channels, tl.sum(d_beta, 0), mask=real)
     tl.store(at_part + 2 * channels, tl.sum(d_slope, 0), mask=real)
-    if _arrived_last(counter, PROGRAMS):
+    if _arrived_last(counter, programs):
         for kind in range(3):
             total = tl.zeros([CHANNELS], tl.float32)
-            for start in range(0, PROGRAMS, PARTS):
+            for start in range(0, programs, PARTS):
                 p = start + tl.arange(0, PARTS)
-                mask = (p < PROGRAMS)[:, None] & real[None, :]
+                mask = (p < programs)[:, None] & real[None, :]
                 part = partial + (3 * p[:, None] + kind) * channels + c[None, :]
                 total += tl.sum(tl.load(part, mask=mask, other=0.0, cache_modifier=".cg"), 0)
             tl.store(sums + kind * channels + c, total, mask=real)
@@ -200,9 +198,9 @@ class _BatchNormPReLU(torch.autograd.Function):
         rows = x.numel() // channels
         tile = tile_of(channels)
         programs, steps = reduction_of(rows, tile)
-        partial = x.new_empty(3, programs, channels, dtype=torch.float32)
+        partial = x.new_empty(programs, 2, channels, dtype=torch.float32)
         mean, rstd = x.new_empty(2, channels, dtype=torch.float32)
-        parts = {"PROGRAMS": programs, "STEPS": steps, "PARTS": max(1, 2 * TILE // tile["CHANNELS"])}
+        parts = {"programs": programs, "steps": steps, "PARTS": max(1, 2 * TILE // tile["CHANNELS"])}
         _moments[(programs,)](x, partial, counter_on(x.device), mean, rstd, *buffers,
                               rows, channels, half, momentum, eps, **tile, **parts, num_warps=8)  # fmt: skip
         y = torch.empty_like(x)
@@ -220,7 +218,7 @@ class _BatchNormPReLU(torch.autograd.Function):
         programs, steps = reduction_of(rows, tile)
         partial = x.new_empty(3, programs, channels, dtype=torch.float32)
         sums = x.new_empty(3, channels, dtype=torch.float32)
-        parts = {"PROGRAMS": programs, "STEPS": steps, "PARTS": max(1, 2 * TILE // tile["CHANNELS"])}
+        parts = {"programs": programs, "steps": steps, "PARTS": max(1, 2 * TILE // tile["CHANNELS"])}
         _gradient_sums[(programs,)](x, dy, partial, counter_on(x.device), sums, mean, rstd, *parameters,
                                     rows, channels, half, **tile, **parts, num_warps=8)  # fmt: skip
         dx = torch.empty_like(x)
