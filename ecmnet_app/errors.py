@@ -3,6 +3,7 @@
     EcmnetError
     ├── ImageError      a picture, mask or frame cannot be read, or is not a picture we can segment
     ├── VideoError      a video cannot be read or written
+    ├── BagError        a recording of ROS messages cannot be read or written
     ├── WeightsError    a weights file is missing, damaged, or does not fit its JSON
     ├── DeviceError     the device or engine asked for is not there, or ran out of memory
     ├── ConfigError     a setting has a value that cannot work
@@ -15,6 +16,7 @@ Every message says what was wrong and what to do about it: it is shown to people
 from __future__ import annotations
 
 __all__ = [
+    "BagError",
     "ConfigError",
     "DataError",
     "DeviceError",
@@ -36,6 +38,10 @@ class ImageError(EcmnetError):
 
 class VideoError(EcmnetError):
     """A video cannot be read or written."""
+
+
+class BagError(EcmnetError):
+    """A recording of ROS messages cannot be read or written."""
 
 
 class WeightsError(EcmnetError):

@@ -1,0 +1,69 @@
+"""What is to be done: bags, where their answers go, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["BagJob", "BagSettings", "find_bags"]
+
+
+@dataclass(frozen=True)
+class BagSettings:
+    """How bags are segmented."""
+
+    topics: tuple[str, ...] = ()
+    """Image topics by name; those of cameras by default."""
+    resolution: int | None = None
+    """See `Segmenter.predict`."""
+    threshold: float | None = None
+    """See `Segmenter.predict`."""
+    confidence: bool = False
+    """Write `<topic>/confidence` too."""
+    merge: bool = False
+    """Write the bag's own messages beside the answers."""
+    batch: int = 1
+    """Frames that are predicted at once."""
+
+
+@dataclass(frozen=True)
+class BagJob:
+    """One bag and the folder of its answers, which is a bag too."""
+
+    source: Path
+    """A .mcap, .db3 or .bag file, or a folder with metadata.yaml."""
+    out: Path
+    """Folder of the answers, which must not be there: `ros2 bag play` takes it."""
+
+    @property
+    def bag(self) -> Path:
+        """The messages: `<topic>/mask` and so on, in an MCAP file; metadata.yaml is beside it."""
+        return self.out / f"{self.out.name}.mcap"
+
+    @property
+    def frames(self) -> Path:
+        """CSV, a row for each frame in the order of the bag: topic, log time, stamp (both ns), mean confidence, and
+        the share that each class covers, by name, unlabelled last."""
+        return self.out / "frames.csv"
+
+    @property
+    def record(self) -> Path:
+        """The `BagSummary` as JSON."""
+        return self.out / "summary.json"
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the parts, gone when all is done."""
+        return self.out.with_name(self.out.name + ".parts")
+
+
+def find_bags(inputs: Sequence[str], out: Path) -> tuple[list[BagJob], list[str]]:
+    """Find the bags that files, folders and patterns name, each once, and a folder below `out` for each.
+
+    A folder with metadata.yaml is one bag; of any other, all the bags in it are taken.
+
+    Returns:
+        The jobs, and a message for each input that names nothing.
+    """
+    raise NotImplementedError
