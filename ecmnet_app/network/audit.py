@@ -16,7 +16,7 @@ from .ecmnet import ECMNet
 from .edab import DDA
 from .ss2d import DIRECTIONS, SS2D
 
-__all__ = ["PAPER", "Count", "audit_table", "count"]
+__all__ = ["PAPER", "Count", "Tally", "audit_table", "count"]
 
 PAPER: dict[str, tuple[float, float]] = {
     "baseline": (775.57, 7.56),
@@ -72,7 +72,7 @@ def count(config: ECMNetConfig, size: tuple[int, int]) -> Count:
         RuntimeError: it ran an operation that the counting rule does not name.
     """
     net = ECMNet(config).eval()
-    tally = _Tally(Count(parameters=sum(p.numel() for p in net.parameters())))
+    tally = Tally(Count(parameters=sum(p.numel() for p in net.parameters())))
     for module in net.modules():
         if isinstance(module, DDA):
             module.register_forward_hook(tally.see_dda)
@@ -104,7 +104,7 @@ def audit_table() -> str:
     return "\n".join([*lines, "", RULE])
 
 
-class _Tally(TorchDispatchMode):
+class Tally(TorchDispatchMode):
     """Counts every tensor operation that runs inside it; the hooks add what single operations do not show."""
 
     def __init__(self, count: Count) -> None:
@@ -177,9 +177,9 @@ _RULES: dict[str, tuple[str, Callable[[Any, Any], int]]] = {
 
 # fmt: off
 _MOVES = {
-    "_unsafe_view", "alias", "cat", "clone", "constant_pad_nd", "copy_", "detach", "empty", "empty_like", "flip",
-    "permute", "select", "slice", "split", "split_with_sizes", "stack", "t", "transpose", "unbind", "unsqueeze",
-    "view", "zeros",
+    "_unsafe_view", "alias", "cat", "clone", "constant_pad_nd", "copy_", "detach", "device", "empty", "empty_like",
+    "flip", "permute", "select", "slice", "split", "split_with_sizes", "stack", "t", "transpose", "unbind",
+    "unsqueeze", "view", "zeros",
 }
 # fmt: on
 """Operations that compute nothing."""
