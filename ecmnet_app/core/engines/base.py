@@ -22,6 +22,8 @@ class Engine(ABC):
 
     name: str
     device: torch.device
+    dtype: torch.dtype = torch.float32
+    """Of the network's activations."""
 
     @abstractmethod
     def logits(self, pictures: NDArray[np.uint8]) -> Tensor:
