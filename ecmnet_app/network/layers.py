@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 __all__ = ["AxialDepthwise", "BatchNormPReLU", "ConvNormAct"]
 
@@ -29,12 +27,7 @@ class ConvNormAct(nn.Sequential):
 
 
 class AxialDepthwise(nn.Conv2d):
-    """Depthwise convolution of three taps along one axis: 3x1 ("height") or 1x3 ("width"), dilated.
-
-    Under `torch.compile` it is written as three shifted products, which the compiler fuses with the
-    norm and activation around it; cuDNN's depthwise kernels are a pass of their own. Exports keep
-    the convolution.
-    """
+    """Depthwise convolution of three taps along one axis: 3x1 ("height") or 1x3 ("width"), dilated."""
 
     def __init__(self, channels: int, axis: str, dilation: int = 1) -> None:
         vertical = axis == "height"
@@ -47,19 +40,3 @@ class AxialDepthwise(nn.Conv2d):
             groups=channels,
             bias=False,
         )
-        self.vertical = vertical
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        if not torch.compiler.is_dynamo_compiling() or torch.compiler.is_exporting():
-            return super().forward(input)
-        return self._shifted(input)
-
-    def _shifted(self, x: Tensor) -> Tensor:
-        dim = 2 if self.vertical else 3
-        size, dilation = x.shape[dim], self.dilation[0 if self.vertical else 1]
-        pad = (0, 0, dilation, dilation) if self.vertical else (dilation, dilation)
-        padded = F.pad(x, pad)
-        taps = self.weight.to(x.dtype).view(self.out_channels, 3)
-        shifted = [padded.narrow(dim, k * dilation, size) * taps[:, k, None, None] for k in range(3)]
-        return shifted[0] + shifted[1] + shifted[2]

@@ -45,20 +45,6 @@ def norm_act(module: BatchNormPReLU, x: Tensor) -> Tensor:
 # Layers
 
 
-@pytest.mark.parametrize("dilation", [1, 3, 16])
-@pytest.mark.parametrize("axis", ["height", "width"])
-def test_shifted_products_equal_the_convolution(axis: str, dilation: int):
-    """The form that torch.compile sees: forward and both gradients."""
-    conv = AxialDepthwise(6, axis, dilation).double()
-    x = torch.randn(2, 6, 11, 9, dtype=torch.float64, requires_grad=True)
-    results = []
-    for form in (conv.forward, conv._shifted):
-        y = form(x)
-        results.append((y, *torch.autograd.grad(y.sin().sum(), (x, conv.weight))))
-    for shifted, convolved in zip(*results, strict=True):
-        torch.testing.assert_close(shifted, convolved)
-
-
 @pytest.mark.parametrize("rate", [1, 2, 4, 8])
 def test_a_dilated_pair_reaches_2r_plus_1(rate: int):
     """Impulse response of 3x1 then 1x3 of dilation R: nine taps R apart, 2R+1 rows and columns in all."""

@@ -98,7 +98,7 @@ def test_pieces_give_the_same_answer(monkeypatch: pytest.MonkeyPatch, piece: int
 
 
 def test_compiled_form_equals_reference():
-    """Under torch.compile a block is written as all its pairs; forward and gradient must not notice."""
+    """Forward and gradient must not notice torch.compile."""
     compiled = torch.compile(
         lambda *args: selective_scan(*args, backend="torch"), backend="aot_eager", fullgraph=True, dynamic=False
     )

@@ -68,21 +68,8 @@ def linear_recurrence(log_decay: Tensor, b: Tensor) -> Tensor:
 
 def _within(log_decay: Tensor, b: Tensor) -> Tensor:
     """States of one block from zero: log-decays and inputs (..., Q) -> (..., Q)."""
-    if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
-        return _all_pairs(log_decay.cumsum(-1), b)
     decay = torch.exp(log_decay)
     states = [b[..., 0]]
     for t in range(1, b.shape[-1]):
         states.append(torch.addcmul(b[..., t], decay[..., t], states[-1]))
     return torch.stack(states, dim=-1)
-
-
-def _all_pairs(total: Tensor, b: Tensor) -> Tensor:
-    """`_within` as h_i = sum over j <= i of exp(s_i - s_j) b_j, s the running sum of the log-decays.
-
-    A compiler fuses this into one kernel that never writes the Q x Q pairs.
-    """
-    size = b.shape[-1]
-    later = torch.ones(size, size, dtype=torch.bool, device=b.device).triu(1)
-    exponent = (total[..., :, None] - total[..., None, :]).masked_fill(later, -torch.inf)
-    return (torch.exp(exponent) * b[..., None, :]).sum(-1)
