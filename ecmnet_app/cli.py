@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_train_parser(commands)
     add_evaluate_parser(commands)
     add_calibrate_parser(commands)
+    add_benchmark_parser(commands)
     add_info_parser(commands)
     return parser
 
@@ -335,6 +336,58 @@ def run_calibrate(args: argparse.Namespace) -> int:
     if args.into is not None:
         record_temperature(args.into, result.temperature)
     print(result.table())
+    return DONE
+
+
+def add_benchmark_parser(commands: Commands[argparse.ArgumentParser]) -> None:
+    """`ecmnet benchmark`."""
+    parser = _add_command(
+        commands,
+        "benchmark",
+        "Time the engines on this machine, beside what its memory and arithmetic allow",
+        "  ecmnet benchmark\n"
+        "  ecmnet benchmark --size 360x480 1080x1920 --batch 1 16 --device cuda\n"
+        "  ecmnet benchmark --engine eager --threads 2 --json",
+    )
+    parser.add_argument("--weights", default="default", help="name, or path of a .safetensors file with its .json")
+    parser.add_argument(
+        "--size",
+        type=_height_and_width,
+        nargs="+",
+        default=[(360, 480), (512, 1024), (1024, 1024)],
+        metavar="HxW",
+        help="of the pictures, pixels (360x480 512x1024 1024x1024)",
+    )
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], metavar="N", help="pictures at a time (1)")
+    parser.add_argument("--engine", nargs="+", default=[], metavar="NAME", help="engines; all that run here by default")
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+    parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="for each row, at least ten runs (3)")
+    parser.add_argument("--json", action="store_true", help="print JSON, with the roofline of every layer group")
+    parser.set_defaults(run=run_benchmark)
+
+
+def _height_and_width(text: str) -> tuple[int, int]:
+    height, x, width = text.partition("x")
+    if not (x and height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"write HEIGHTxWIDTH in pixels, such as 360x480, not {text!r}")
+    return int(height), int(width)
+
+
+def run_benchmark(args: argparse.Namespace) -> int:
+    """Print one table for this machine."""
+    from tqdm import tqdm
+
+    from ecmnet_app.benchmark import Report, plan, run
+
+    cases = plan(args.weights, args.device, args.engine, args.size, args.batch, args.threads, args.seconds)
+    with tqdm(total=len(cases), unit="row", disable=None) as bar:
+        rows = []
+        for row in run(cases):
+            rows.append(row)
+            bar.update()
+    report = Report(rows)
+    print(report.to_json() if args.json else report.table())
     return DONE
 
 
