@@ -65,7 +65,7 @@ class LayerGroup:
 
 def layer_groups(config: ECMNetConfig, size: tuple[int, int]) -> list[LayerGroup]:
     """Follow one picture of `size` (height, width) through the network without computing anything."""
-    with FakeTensorMode():  # shapes without values
+    with torch.inference_mode(False), FakeTensorMode():  # shapes without values
         return _follow(ECMNet(config).eval(), torch.empty(1, 3, *size))
 
 

@@ -1,0 +1,304 @@
+"""ECMNet beside what a person might pick instead, in one process, turn about.
+
+    python benchmarks/peers.py                                     # on a GPU: captured, bf16
+    python benchmarks/peers.py --size 360x480 --batch 1 --device cpu    # eager, float32
+
+Everybody starts from uint8 pictures on the device and ends with the label of every pixel on the device, of 11 classes.
+The peers are written from their papers (peer_networks.py) and have random weights, which change their answers and not
+their time. On a GPU they are captured in CUDA graphs, in bf16 with channels last, their batch norms folded where a
+convolution comes before, and the fastest of cuDNN's algorithms chosen; ours is the engine that "auto" takes, whose
+answer includes confidence, and beside it the plain network in float32, operation by operation. Prints a Markdown table.
+`--json FILE` keeps more: the roofline of each layer group and the kernels of our engine in their order.
+
+Needs torch, numpy and safetensors alone, and Triton on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from peer_networks import PEERS
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+class Absent(ModuleType):
+    """Stands for a library that a bare GPU machine lacks and that nothing here calls: pictures are drawn at random."""
+
+    __path__: list[str] = []  # noqa: RUF012
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (Exception,), {})
+
+
+for library in ("cv2", "PIL"):
+    try:
+        importlib.import_module(library)
+    except ImportError:
+        sys.modules[library] = Absent(library)
+
+from ecmnet_app.core.engines import Engine, available_engines, choose_device, make_engine  # noqa: E402
+from ecmnet_app.core.weights import Weights, load_weights  # noqa: E402
+from ecmnet_app.network.traffic import layer_groups  # noqa: E402
+from ecmnet_app.roofline import Rates, bounds, estimate_ms  # noqa: E402
+
+CLASSES = 11
+SHAPES = [((512, 1024), 1), ((360, 480), 1), ((1024, 1024), 1), ((360, 480), 16)]
+
+Run = Callable[[], object]
+
+
+@dataclass
+class Contender:
+    """A network that is ready to answer one batch."""
+
+    network: str
+    form: str
+    parameters: int
+    run: Run
+    ms: list[float] = field(default_factory=list)
+
+
+class PlainAnswer(nn.Module):
+    """uint8 (B, H, W, 3) in, uint8 labels (B, H, W) out, around any network."""
+
+    def __init__(self, net: nn.Module, weights: Weights) -> None:
+        super().__init__()
+        self.net = net
+        std = torch.tensor(weights.std).view(3, 1, 1)
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -torch.tensor(weights.mean).view(3, 1, 1) / std)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        x = pictures.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
+        logits = self.net(x).contiguous()
+        if logits.shape[-2:] != x.shape[-2:]:
+            logits = F.interpolate(logits, x.shape[-2:], mode="bilinear", align_corners=False)
+        return logits.argmax(dim=1).to(torch.uint8)
+
+
+def fold_norms(net: nn.Module) -> nn.Module:
+    """Put each batch norm that follows a convolution in a Sequential into the convolution's weights."""
+    for module in list(net.modules()):
+        if not isinstance(module, nn.Sequential):
+            continue
+        for i in range(len(module) - 1):
+            conv, norm = module[i], module[i + 1]
+            if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
+                module[i] = fuse_conv_bn_eval(conv, norm, isinstance(conv, nn.ConvTranspose2d))
+                module[i + 1] = nn.Identity()
+    return net
+
+
+def captured(run: Run) -> Run:
+    """A CUDA graph of it, with the fastest of cuDNN's algorithms."""
+    torch.backends.cudnn.benchmark = True
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    kept = []
+    with torch.cuda.graph(graph):
+        kept.append(run())
+    torch.backends.cudnn.benchmark = False
+
+    def replay() -> object:
+        graph.replay()
+        return kept[0]
+
+    return replay
+
+
+def contenders(weights: Weights, device: torch.device, size: tuple[int, int], batch: int) -> list[Contender]:
+    """Everybody, ready for pictures of one shape."""
+    answer = []
+    noise = np.random.default_rng(0).integers(0, 256, (batch, *size, 3), dtype=np.uint8)
+    pictures = torch.from_numpy(noise).to(device)
+    parameters = sum(p.numel() for p in weights.build().parameters())
+    for name in available_engines(device):
+        if name != "eager":  # which is the plain network
+            engine = make_engine(name, weights, device)
+            form = f"engine {name}, {short(engine.dtype)}"
+            answer.append(Contender("ECMNet", form, parameters, on_device(engine, pictures, weights)))
+
+    plain = PlainAnswer(weights.build(), weights).to(device).eval()
+    answer.append(Contender("ECMNet, plain", "eager, float32", parameters, lambda: plain(pictures)))
+
+    for peer in PEERS:
+        net = peer.build(CLASSES).eval()
+        parameters = sum(p.numel() for p in net.parameters())
+        whole = PlainAnswer(fold_norms(net), weights).to(device).eval()
+        if device.type == "cuda":
+            whole = whole.to(torch.bfloat16, memory_format=torch.channels_last)
+            run = captured(lambda whole=whole: whole(pictures))
+            answer.append(Contender(peer.name, "captured, bf16", parameters, run))
+        else:
+            whole = whole.to(memory_format=torch.channels_last)
+            answer.append(Contender(peer.name, "eager, float32", parameters, lambda whole=whole: whole(pictures)))
+    return answer
+
+
+def short(dtype: torch.dtype) -> str:
+    return {"bfloat16": "bf16"}.get(name := str(dtype).removeprefix("torch."), name)
+
+
+def on_device(engine: Engine, pictures: Tensor, weights: Weights) -> Run:
+    """Our engine, from pictures on the device to labels and confidence on the device."""
+    size = (pictures.shape[1], pictures.shape[2])
+    host = pictures.cpu().numpy()
+    return lambda: engine.segment(host, size, weights.temperature)
+
+
+def milliseconds(run: Run, device: torch.device) -> float:
+    """From an idle device to the answer."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        run()
+        return 1e3 * (time.perf_counter() - start)
+    torch.cuda.synchronize(device)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
+
+
+def race(field: Sequence[Contender], device: torch.device, seconds: float, rounds: int = 5) -> None:
+    """Time everybody for about `seconds` each, in turns."""
+    for contender in field:
+        for _ in range(2):
+            contender.run()
+    for _ in range(rounds):
+        for contender in field:
+            until = time.perf_counter() + seconds / rounds
+            contender.ms.append(milliseconds(contender.run, device))
+            while time.perf_counter() < until:
+                contender.ms.append(milliseconds(contender.run, device))
+
+
+def kernels(run: Run) -> list[dict[str, Any]]:
+    """The kernels of one run in their order: name, start and duration in microseconds."""
+    from torch.profiler import ProfilerActivity, profile
+
+    run()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+        run()
+        torch.cuda.synchronize()
+    found = [e for e in recorded.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    found.sort(key=lambda e: e.time_range.start)
+    first = found[0].time_range.start if found else 0
+    return [
+        {"name": e.name, "start": round(e.time_range.start - first, 3), "us": round(e.time_range.elapsed_us(), 3)}
+        for e in found
+    ]
+
+
+def main() -> None:
+    """Parse arguments, race, print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--weights", default="default", help="ours: name, or path of a .safetensors file with its .json"
+    )
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--size", nargs="+", metavar="HxW", help="each with each --batch, in place of the usual four")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1], metavar="N")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each network at each shape")
+    parser.add_argument("--limit", type=float, default=100.0, metavar="S", help="start no shape after so many seconds")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args()
+    began = time.perf_counter()
+    shapes = SHAPES
+    if args.size:
+        sizes = [tuple(int(side) for side in text.split("x")) for text in args.size]
+        shapes = [(size, batch) for size in sizes for batch in args.batch]
+    device = choose_device(args.device)
+    weights = load_weights(args.weights)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    rates = Rates(device)
+    report: dict[str, Any] = {
+        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "date": date.today().isoformat(),
+        "copy_bytes_per_second": rates.copy,
+        "operations_per_second": {short(dtype): rates.product(dtype)},
+        "shapes": [],
+    }
+
+    def keep() -> None:
+        if args.json:
+            args.json.write_text(json.dumps(report, indent=1))
+
+    print(
+        f"{report['machine']}, torch {torch.__version__}, {report['date']}. A copy moves {rates.copy / 1e9:.0f} GB/s,"
+    )
+    print(f"a {short(dtype)} matrix product runs at {rates.product(dtype) / 1e12:.3g} TFLOP/s.\n")
+    print("| size | batch | network | how | parameters, M | p50, ms | p99, ms | pictures/s | times ECMNet's |")
+    print("|---|--:|---|---|--:|--:|--:|--:|--:|", flush=True)
+    for size, batch in shapes:
+        if time.perf_counter() - began > args.limit:
+            print(f"not measured, as {args.limit:g} s were over: {size[0]}x{size[1]}, batch {batch}")
+            continue
+        with torch.inference_mode():
+            everybody = contenders(weights, device, size, batch)
+            race(everybody, device, args.seconds)
+        rows = results(everybody, batch)
+        for row in rows:
+            print(
+                f"| {size[0]}x{size[1]} | {batch} | {row['network']} | {row['form']} | {row['parameters'] / 1e6:.2f} "
+                f"| {row['p50_ms']:.3f} | {row['p99_ms']:.3f} | {row['per_second']:.0f} | {row['ratio']:.2f} |",
+                flush=True,
+            )
+        report["shapes"].append({"size": size, "batch": batch, "networks": rows})
+        keep()
+        if device.type == "cuda":
+            report["shapes"][-1]["kernels"] = kernels(everybody[0].run)
+        groups = bounds(layer_groups(weights.architecture, size), batch, dtype, rates)
+        report["shapes"][-1] |= {"roofline_ms": estimate_ms(groups), "groups": [asdict(group) for group in groups]}
+        keep()
+    print(f"\n{time.perf_counter() - began:.0f} s in all")
+
+
+def results(everybody: Sequence[Contender], batch: int) -> list[dict[str, Any]]:
+    """A line for each."""
+    ours = float(np.median(everybody[0].ms))
+    lines = []
+    for contender in everybody:
+        p50, p99 = (float(value) for value in np.percentile(contender.ms, [50, 99]))
+        lines.append(
+            {
+                "network": contender.network,
+                "form": contender.form,
+                "parameters": contender.parameters,
+                "runs": len(contender.ms),
+                "p50_ms": p50,
+                "p99_ms": p99,
+                "per_second": 1e3 * batch / p50,
+                "ratio": p50 / ours,
+            }
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    main()
