@@ -17,7 +17,7 @@ from ecmnet_app.training.evaluate import Evaluation
 if TYPE_CHECKING:  # of the extra `train`
     from matplotlib.figure import Figure
 
-__all__ = ["draw_confusion", "draw_corruptions", "draw_reliability", "write_report"]
+__all__ = ["draw_confusion", "draw_corruptions", "draw_reliability", "svg_bytes", "write_report"]
 
 STYLE: dict[Any, Any] = {"svg.hashsalt": "ecmnet", "svg.fonttype": "none"}
 """The same bytes for the same figures, and text that stays text."""
@@ -77,7 +77,7 @@ def draw_reliability(evaluation: Evaluation) -> bytes:
         axes.set(title=f"{title}: ECE {error}", xlabel="confidence", xlim=(0, 1), ylim=(0, 1), aspect="equal")
     row[0].set_ylabel(f"accuracy, {evaluation.weights} on {evaluation.dataset} {evaluation.split}")
     row[0].legend(loc="upper left", frameon=False)
-    return _svg(figure)
+    return svg_bytes(figure)
 
 
 def draw_confusion(evaluation: Evaluation) -> bytes:
@@ -96,7 +96,7 @@ def draw_confusion(evaluation: Evaluation) -> bytes:
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
     axes.set_yticks(range(len(rows)), rows)
     axes.set(xlabel="answered", ylabel=f"true ({evaluation.dataset} {evaluation.split}), %")
-    return _svg(figure)
+    return svg_bytes(figure)
 
 
 def draw_corruptions(clean: float, curves: Mapping[str, Sequence[float]], title: str) -> bytes:
@@ -130,10 +130,11 @@ def draw_corruptions(clean: float, curves: Mapping[str, Sequence[float]], title:
         if shown:
             shown[-1].set_xlabel("severity")
             shown[-1].tick_params(labelbottom=True)
-    return _svg(figure)
+    return svg_bytes(figure)
 
 
-def _svg(figure: Figure) -> bytes:
+def svg_bytes(figure: Figure) -> bytes:
+    """The figure as SVG: the same bytes whenever it is drawn again."""
     import matplotlib
 
     buffer = io.BytesIO()
