@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
-import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.node import Node
@@ -91,8 +90,6 @@ class CameraNode(Node):
                 return
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Run the node until SIGINT or SIGTERM."""
-    rclpy.init()
-    spin(CameraNode())
-    return 0
+    spin(CameraNode)

@@ -7,13 +7,10 @@ The network runs on the stream worker's thread, so that parameters, services and
 from __future__ import annotations
 
 import gc
-import os
-import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -158,10 +155,10 @@ class SegmentNode(LifecycleNode):
             camera.stop()
 
     def _close(self) -> None:
+        self._deactivate()
         if self._page:
             self._page.close()
             self._page = None
-        self._deactivate()
         if self._worker:
             self._worker.close()  # first: its thread publishes
         for camera in self._cameras:
@@ -171,14 +168,10 @@ class SegmentNode(LifecycleNode):
         gc.collect()
 
     def end(self) -> None:
-        """Let go of all, but wait no longer than `SHUTDOWN` for a running batch."""
+        """Let go of all, but wait no longer than `SHUTDOWN`: a thread inside torch cannot be stopped."""
         closing = threading.Thread(target=self._close, daemon=True)
         closing.start()
         closing.join(SHUTDOWN)
-        if closing.is_alive():  # a thread inside torch cannot be stopped otherwise
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
 
     # -- the network -------------------------------------------------------------------------------------------------
 
@@ -255,8 +248,6 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
     return descriptor
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Run the node until SIGINT or SIGTERM."""
-    rclpy.init()
-    spin(SegmentNode())
-    return 0
+    spin(SegmentNode)
