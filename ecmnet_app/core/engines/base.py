@@ -25,6 +25,10 @@ class Engine(ABC):
     dtype: torch.dtype = torch.float32
     """Of the network's activations."""
 
+    def wait(self) -> None:
+        """Until it is as fast as it gets: for engines that compile while they answer already."""
+        return
+
     @abstractmethod
     def logits(self, pictures: NDArray[np.uint8]) -> Tensor:
         """Run the network.
