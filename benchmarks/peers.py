@@ -175,7 +175,7 @@ def on_device(engine: Engine, pictures: Tensor, weights: Weights) -> Run:
     size = (pictures.shape[1], pictures.shape[2])
     if hasattr(engine, "segment_on_device"):
         return lambda: engine.segment_on_device(pictures, size, weights.temperature)
-    host = pictures.numpy()
+    host = pictures.cpu().numpy()
     return lambda: engine.segment(host, size, weights.temperature)
 
 
