@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from ecmnet_app.errors import VideoError
 from ecmnet_app.media.images import MAX_PIXELS
 
-__all__ = ["VIDEO_SUFFIXES", "Frame", "PartWriter", "VideoReader", "join_parts"]
+__all__ = ["VIDEO_SUFFIXES", "ClipWriter", "Frame", "PartWriter", "VideoReader", "join_parts"]
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv")
 """Names by which a file is taken for a video."""
@@ -51,6 +51,11 @@ AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000
 BT709 = 1
 """Of FFmpeg's colour spaces, primaries and transfer curves: the one that browsers take without asking."""
 LIMITED_RANGE = 1
+
+CLIP_UNITS = 90000
+"""Of the time in a `ClipWriter`'s file, in a second."""
+CLIP_KEY_FRAMES = 60
+"""Frames from one that a player can jump to, to the next."""
 
 _KINDS = "MP4, MOV, MKV, WebM, AVI or MPEG video"
 
@@ -229,16 +234,8 @@ class PartWriter:
         self._passing = path.with_suffix(".passing")
         self._time_base = reader.time_base
         self._container = av.open(str(self._passing), "w", format="nut")
-        # Sides of yuv420p, which is what browsers play, are even.
-        self._pad = (reader.height % 2, reader.width % 2)
-        overlay = self._container.add_stream("libx264", options={"preset": "veryfast", "crf": "20"})
-        overlay.pix_fmt = "yuv420p"
-        overlay.width, overlay.height = reader.width + self._pad[1], reader.height + self._pad[0]
+        overlay = _overlay_stream(self._container, reader.width, reader.height, frames)
         overlay.codec_context.sample_aspect_ratio = reader.pixel_shape
-        overlay.codec_context.max_b_frames = 0
-        overlay.codec_context.gop_size = frames
-        overlay.codec_context.color_primaries = overlay.codec_context.color_trc = BT709
-        overlay.codec_context.colorspace, overlay.codec_context.color_range = BT709, LIMITED_RANGE
         masks = self._container.add_stream("ffv1", options={"level": "3", "slicecrc": "1"})
         masks.pix_fmt, masks.width, masks.height = "gray", reader.width, reader.height
         for stream in (overlay, masks):
@@ -255,12 +252,7 @@ class PartWriter:
             labels: class ids, uint8. Shape: (H, W).
             pts: of the frame.
         """
-        if any(self._pad):
-            padded = cv2.copyMakeBorder(overlay, 0, self._pad[0], 0, self._pad[1], cv2.BORDER_REPLICATE)
-            overlay = np.asarray(padded, np.uint8)
-        picture = VideoFrame.from_ndarray(overlay, "rgb24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range="MPEG", threads=1
-        )
+        picture = _overlay_frame(overlay)
         with _writing(self._path):
             for stream, frame in ((self._overlay, picture), (self._masks, VideoFrame.from_ndarray(labels, "gray"))):
                 frame.pts, frame.time_base = pts, self._time_base
@@ -279,6 +271,84 @@ class PartWriter:
         with suppress(OSError, av.FFmpegError):
             self._container.close()
         self._passing.unlink(missing_ok=True)
+
+
+class ClipWriter:
+    """Writes pictures as a silent MP4 that browsers play (H.264), as a context: a whole file, or none on an error.
+
+    Args:
+        path: ends in .mp4.
+        width, height: of the pictures; those of another size are resized to it.
+
+    Raises:
+        VideoError: on leaving too: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, width: int, height: int) -> None:
+        self._path, self._size = path, (width, height)
+        self._passing = path.with_name(f".{path.name}.{os.getpid()}")
+        self._last, self._step = -1, CLIP_UNITS // 25
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._container = av.open(str(self._passing), "w", format="mp4", options={"movflags": "+faststart"})
+            self._stream = _overlay_stream(self._container, width, height, CLIP_KEY_FRAMES)
+            self._stream.codec_context.time_base = Fraction(1, CLIP_UNITS)
+
+    def write(self, image: NDArray[np.uint8], seconds: float) -> None:
+        """Add a picture, RGB uint8 of shape (H, W, 3), that is shown from `seconds` on."""
+        pts = max(self._last + 1, round(seconds * CLIP_UNITS))
+        if self._last >= 0:
+            self._step = pts - self._last
+        self._last = pts
+        if image.shape[1::-1] != self._size:
+            image = np.asarray(cv2.resize(image, self._size, interpolation=cv2.INTER_AREA), np.uint8)
+        frame = _overlay_frame(image)
+        frame.pts, frame.time_base = pts, Fraction(1, CLIP_UNITS)
+        self._mux(frame)
+
+    def _mux(self, frame: VideoFrame | None) -> None:
+        with _writing(self._path):
+            for packet in self._stream.encode(frame):
+                packet.duration = self._step  # which counts for the last one alone
+                self._container.mux(packet)
+
+    def __enter__(self) -> ClipWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._mux(None)
+                with _writing(self._path):
+                    self._container.close()
+                    os.replace(self._passing, self._path)
+        finally:
+            with suppress(OSError, av.FFmpegError):
+                self._container.close()
+            self._passing.unlink(missing_ok=True)
+
+
+def _overlay_stream(container: OutputContainer, width: int, height: int, key_frames: int) -> VideoStream:
+    """A stream of what `_overlay_frame` makes of pictures. Sides of yuv420p, which is what browsers play, are even."""
+    stream = container.add_stream("libx264", options={"preset": "veryfast", "crf": "20"})
+    stream.pix_fmt, stream.width, stream.height = "yuv420p", width + width % 2, height + height % 2
+    context = stream.codec_context
+    context.max_b_frames, context.gop_size = 0, key_frames
+    context.color_primaries = context.color_trc = BT709
+    context.colorspace, context.color_range = BT709, LIMITED_RANGE
+    return stream
+
+
+def _overlay_frame(overlay: NDArray[np.uint8]) -> VideoFrame:
+    height, width = overlay.shape[:2]
+    if height % 2 or width % 2:
+        padded = cv2.copyMakeBorder(overlay, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        overlay = np.asarray(padded, np.uint8)
+    return VideoFrame.from_ndarray(overlay, "rgb24").reformat(
+        format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range="MPEG", threads=1
+    )
 
 
 def join_parts(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ecmnet_app.errors import VideoError
 from ecmnet_app.media.images import write_image
-from ecmnet_app.media.videos import Frame, PartWriter, VideoReader, join_parts
+from ecmnet_app.media.videos import ClipWriter, Frame, PartWriter, VideoReader, join_parts
 
 KINDS = {
     "plain.mp4": {},
@@ -359,3 +359,31 @@ def test_any_times_in_any_parts_come_out_as_they_went_in(tmp_path_factory, gaps,
     join_parts(parts, source, *when, tmp_path / "o.mp4", tmp_path / "m.mkv")
     original, shown = read(source), read(tmp_path / "o.mp4")
     assert times(*shown) == times(*original)
+
+
+def test_a_clip_shows_each_picture_at_its_time(tmp_path: Path) -> None:
+    times = [0.0, 0.1, 0.25, 3.0, 3.0, 3.1]  # one stands still
+    with ClipWriter(tmp_path / "clips" / "a.mp4", 128, 96) as clip:
+        for index, seconds in enumerate(times):
+            # Of another size from the fourth on, as a camera that is set anew; the clip keeps its own.
+            clip.write(numbered(*((96, 128) if index < 3 else (192, 256)), index), seconds)
+    assert [path.name for path in (tmp_path / "clips").iterdir()] == ["a.mp4"]
+    with VideoReader(tmp_path / "clips" / "a.mp4") as reader:
+        frames = list(reader.frames())
+        assert reader.problem is None
+        assert not reader.has_sound
+        shown = [float(frame.pts * reader.time_base) for frame in frames]
+        assert float(frames[-1].duration * reader.time_base) == pytest.approx(0.1, abs=0.001)
+    assert shown == pytest.approx(times, abs=0.0001)
+    assert [number_of(frame.image) for frame in frames] == list(range(6))
+    assert {frame.image.shape for frame in frames} == {(96, 128, 3)}
+
+
+def test_a_clip_that_breaks_off_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), ClipWriter(tmp_path / "a.mp4", 129, 97) as clip:
+        clip.write(numbered(97, 129, 0), 0.0)
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VideoError, match="cannot write"):
+        ClipWriter(tmp_path / "file" / "a.mp4", 128, 96)
