@@ -200,7 +200,7 @@ def play_command(arguments: dict[str, str]) -> list[str]:
 
 def record(path: str) -> ExecuteProcess:
     """`ros2 bag record` of what the node publishes."""
-    command = ["ros2", "bag", "record", "--output", path, "--regex", f".*/ecmnet/({RECORDED})"]
+    command = ["ros2", "bag", "record", "--output", path, "--regex", f".*/ecmnet/({RECORDED})$"]
     return ExecuteProcess(cmd=command, output="screen", name="record")
 
 
