@@ -45,6 +45,19 @@ def random_net(config: ECMNetConfig | None = None, seed: int = 0) -> ECMNet:
     return net.eval()
 
 
+def with_norms_of_all_signs(net: ECMNet) -> ECMNet:
+    """The network with norms as trained ones can be: negative scales, shifts and slopes that differ by channel."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.mul_(torch.rand(module.weight.shape, generator=generator) * 1.5 - 0.5)
+                module.bias.add_(0.3 * torch.randn(module.bias.shape, generator=generator))
+            elif isinstance(module, torch.nn.PReLU):
+                module.weight.copy_(torch.rand(module.weight.shape, generator=generator) - 0.2)
+    return net
+
+
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of a .safetensors file of an untrained network, its JSON beside it."""

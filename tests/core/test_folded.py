@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import random_net
+from conftest import random_net, with_norms_of_all_signs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -33,20 +33,7 @@ def assert_equal(net: ECMNet, x: Tensor) -> None:
 
 @pytest.fixture(scope="module")
 def small() -> ECMNet:
-    return _with_norms_of_all_signs(random_net(SMALL))
-
-
-def _with_norms_of_all_signs(net: ECMNet) -> ECMNet:
-    """Norms as trained ones can be: negative scales, shifts and slopes that differ from channel to channel."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.weight.mul_(torch.rand(module.weight.shape, generator=generator) * 1.5 - 0.5)
-                module.bias.add_(0.3 * torch.randn(module.bias.shape, generator=generator))
-            elif isinstance(module, nn.PReLU):
-                module.weight.copy_(torch.rand(module.weight.shape, generator=generator) - 0.2)
-    return net
+    return with_norms_of_all_signs(random_net(SMALL))
 
 
 @given(
@@ -66,7 +53,7 @@ def test_equal_in_every_variant(variant: str) -> None:
     else:
         small = {name: getattr(SMALL, name) for name in ("stem_width", "widths", "dilations", "decoder_width")}
         config = replace(ECMNetConfig.named(variant), **small)
-    net = _with_norms_of_all_signs(random_net(config))
+    net = with_norms_of_all_signs(random_net(config))
     assert_equal(net, torch.randn(2, 3, 49, 70, generator=torch.Generator().manual_seed(0)))
 
 

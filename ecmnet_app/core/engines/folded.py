@@ -30,8 +30,9 @@ Layer: TypeAlias = Any
 
 def fold(net: ECMNet) -> FoldedECMNet:
     """The function of `net` in eval mode, with weights of its own; `net` stays as it is."""
+    device = net.classifier.weight.device
     with torch.no_grad():
-        return FoldedECMNet(net).eval().requires_grad_(False)
+        return FoldedECMNet(deepcopy(net).cpu()).eval().requires_grad_(False).to(device)
 
 
 class ScaledPReLU(nn.Module):

@@ -1,0 +1,112 @@
+"""The end of an EDAB: gates from the sums, the gated sum of the branches, the 1x1 and the residual stream.
+
+The same as, in plain torch, for a `folded.FoldedEDAB` and the norm and PReLU that follow it:
+
+    x = x + block.expand(block.after(up + block.local[2](local) + block.context[2](context))); z = following(x)
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ecmnet_app.core.engines.kernels.common import (
+    FIXED,
+    Norm,
+    block_of,
+    cells,
+    pack_matrix,
+    prelu,
+    rows_of,
+    store_with_next,
+)
+
+__all__ = ["EdabExpand", "edab_expand"]
+
+
+class EdabExpand(NamedTuple):
+    """Packed weights."""
+
+    taps: Tensor
+    """Of the channel gate, (3,)."""
+    rows: Tensor
+    columns: Tensor
+    after: Norm
+    expand: Tensor
+
+    @classmethod
+    def pack(cls, block: Any, dtype: torch.dtype) -> EdabExpand:
+        """Of a `folded.FoldedEDAB`."""
+        gates = block.context[2]
+        return cls(
+            block.local[2].conv.weight.flatten().float().contiguous(),
+            pack_matrix(gates.rows.weight[:, :, 0, 0], dtype),
+            pack_matrix(gates.columns.weight[:, :, 0, 0], dtype),
+            Norm.pack(block.after),
+            pack_matrix(block.expand.weight[:, :, 0, 0], dtype),
+        )
+
+
+@triton.jit
+def _gate(sums, matrix, inside, real, count):
+    """The sigmoid of a 1x1 convolution of means, from their sums: (ROWS, BLOCK_HALF)."""
+    mean = tl.load(sums, mask=inside[:, None] & real[None, :], other=0).to(tl.float32) / (FIXED * count)
+    return tl.sigmoid(tl.dot(mean.to(matrix.dtype), matrix, input_precision="ieee"))
+
+
+@triton.jit(do_not_specialize=["height", "width"])
+def _kernel(up, y, x, sums, x_out, z_out, taps, rows, columns, scale, shift, slope, expand,
+            next_scale, next_shift, next_slope, height, width,
+            HALF: tl.constexpr, BLOCK_HALF: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
+            ROWS: tl.constexpr):  # fmt: skip
+    b = tl.program_id(1)
+    p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = p < height * width
+    h = tl.arange(0, BLOCK_HALF)
+    k = tl.arange(0, BLOCK_HALF)
+    c = tl.arange(0, BLOCK)
+    real = h < HALF
+    sums += b * (height + width + 1) * HALF
+    row_gate = _gate(sums + (p // width)[:, None] * HALF + h[None, :],
+                     tl.load(rows + k[:, None] * BLOCK_HALF + h[None, :]), inside, real, width)  # fmt: skip
+    column_gate = _gate(sums + (height + p % width)[:, None] * HALF + h[None, :],
+                        tl.load(columns + k[:, None] * BLOCK_HALF + h[None, :]), inside, real, height)  # fmt: skip
+    mixed = tl.zeros([BLOCK_HALF], tl.float32)
+    for tap in tl.static_range(3):
+        at = h + tap - 1
+        pooled = tl.load(sums + (height + width) * HALF + at, mask=(at >= 0) & (at < HALF), other=0).to(tl.float32)
+        mixed += tl.load(taps + tap) * pooled / (FIXED * height * width)
+    channel_gate = tl.sigmoid(mixed)
+    cell = b * height * width + p
+    mask = inside[:, None] & real[None, :]
+    local = tl.load(y + cell[:, None] * (2 * HALF) + h[None, :], mask=mask, other=0.0).to(tl.float32)
+    context = tl.load(y + cell[:, None] * (2 * HALF) + HALF + h[None, :], mask=mask, other=0.0).to(tl.float32)
+    total = tl.load(up + cell[:, None] * HALF + h[None, :], mask=mask, other=0.0).to(tl.float32)
+    total += local * channel_gate[None, :] + context * row_gate * column_gate
+    total = prelu(total * tl.load(scale + h)[None, :] + tl.load(shift + h)[None, :], tl.load(slope + h)[None, :])
+    matrix = tl.load(expand + k[:, None] * BLOCK + c[None, :])
+    at = cell[:, None] * CHANNELS + c[None, :]
+    mask = inside[:, None] & (c < CHANNELS)[None, :]
+    out = tl.dot(total.to(matrix.dtype), matrix, input_precision="ieee")
+    out += tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+    store_with_next(x_out, z_out, at, mask, out, c, next_scale, next_shift, next_slope, CHANNELS)
+
+
+def edab_expand(
+    up: Tensor, y: Tensor, x: Tensor, sums: Tensor, weights: EdabExpand, following: Norm, large: bool
+) -> tuple[Tensor, Tensor]:
+    """(B, H, W, C / 2), (B, H, W, C) twice and the sums of `edab_depthwise` -> twice (B, H, W, C): x and z."""
+    batch, height, width, channels = cells(x)
+    x_out, z_out = torch.empty_like(x), torch.empty_like(x)
+    half = channels // 2
+    tile = rows_of(large)
+    _kernel[(triton.cdiv(height * width, tile["ROWS"]), batch)](
+        up, y, x, sums, x_out, z_out, weights.taps, weights.rows, weights.columns, *weights.after, weights.expand,
+        *following, height, width,
+        HALF=half, BLOCK_HALF=block_of(half), CHANNELS=channels, BLOCK=block_of(channels), **tile,
+    )  # fmt: skip
+    return x_out, z_out
