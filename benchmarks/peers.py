@@ -54,7 +54,6 @@ for library in ("cv2", "PIL"):
 
 from ecmnet_app.core.engines import Engine, available_engines, choose_device, make_engine  # noqa: E402
 from ecmnet_app.core.weights import Weights, load_weights  # noqa: E402
-from ecmnet_app.errors import DeviceError  # noqa: E402
 from ecmnet_app.network.traffic import layer_groups  # noqa: E402
 from ecmnet_app.roofline import Rates, bounds, estimate_ms  # noqa: E402
 
@@ -263,12 +262,13 @@ def main() -> None:
     device = choose_device(args.device)
     weights = load_weights(args.weights)
     names = [name for name in available_engines(device) if name != "eager"]  # which is the plain network
-    engines = [make_engine(name, weights, device) for name in names]
-    for engine in engines:
+    engines = []
+    for name in names:
         try:
-            engine.wait()
-        except DeviceError as error:  # it goes on, more slowly
-            print(f"{engine.name}: {error}")
+            engines.append(make_engine(name, weights, device))
+            engines[-1].wait()
+        except Exception as error:  # the others are worth measuring without it
+            print(f"the engine {name}: {type(error).__name__}: {error}\n")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     rates = Rates(device)
     report: dict[str, Any] = {
