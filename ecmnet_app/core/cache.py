@@ -28,8 +28,8 @@ def kept(key: str) -> bytes | None:
     """What was kept under this key; nothing where there is none, or where the file is not as it was written."""
     path = _path(key)
     try:
-        digest, data = path.read_bytes().split(b"\n", 1)
-    except (OSError, ValueError):
+        digest, _, data = path.read_bytes().partition(b"\n")
+    except OSError:
         return None
     if digest != _digest(data):
         _log.warning("%s is damaged and is made again", path)

@@ -45,21 +45,27 @@ def check_against(answer: Segmentation, probabilities: torch.Tensor) -> None:
     np.testing.assert_allclose(answer.confidence, top.numpy(), atol=2e-3)
 
 
+@pytest.fixture(scope="module")
+def exact(tiny_weights: Path) -> Segmenter:
+    """The untrained network in float32: its classes are close to level, so that less precision turns some."""
+    return Segmenter.from_pretrained(tiny_weights, device="cpu", engine="eager")
+
+
 @pytest.mark.parametrize("size", [(96, 128), (97, 131), (32, 32), (33, 200)])
-def test_a_small_picture_runs_as_it_is(segmenter: Segmenter, make_picture: MakePicture, size: tuple[int, int]) -> None:
+def test_a_small_picture_runs_as_it_is(exact: Segmenter, make_picture: MakePicture, size: tuple[int, int]) -> None:
     picture = make_picture(*size)
-    answer = segmenter.predict(picture)
+    answer = exact.predict(picture)
     assert answer.labels.shape == answer.confidence.shape == size
-    check_against(answer, reference(segmenter, picture, size))
+    check_against(answer, reference(exact, picture, size))
 
 
 def test_a_large_picture_runs_at_the_working_size_and_is_answered_at_its_own(
-    segmenter: Segmenter, make_picture: MakePicture
+    exact: Segmenter, make_picture: MakePicture
 ) -> None:
     picture = make_picture(301, 453)
     small = cv2.resize(picture, (181, 120), interpolation=cv2.INTER_AREA)
-    answer = segmenter.predict(picture, resolution=120)
-    check_against(answer, reference(segmenter, small, (301, 453)))
+    answer = exact.predict(picture, resolution=120)
+    check_against(answer, reference(exact, small, (301, 453)))
 
 
 def test_temperature_and_normalisation_are_those_of_the_weights(
@@ -275,7 +281,7 @@ def test_from_pretrained_says_what_is_not_there(tiny_weights: Path) -> None:
         Segmenter.from_pretrained(tiny_weights, device="cuda:99")
     with pytest.raises(DeviceError, match="no device 'toaster'"):
         Segmenter.from_pretrained(tiny_weights, device="toaster")
-    with pytest.raises(DeviceError, match="no engine 'steam' for cpu; choose one of auto, eager"):
+    with pytest.raises(DeviceError, match=r"no engine 'steam' for cpu; choose one of auto, .*eager"):
         Segmenter.from_pretrained(tiny_weights, device="cpu", engine="steam")
     with pytest.raises(WeightsError, match="no weights 'none'"):
         Segmenter.from_pretrained("none")
@@ -308,8 +314,8 @@ def test_threads_are_set_for_the_process(tiny_weights: Path) -> None:
         torch.set_num_threads(before)
 
 
-def test_real_pictures(segmenter: Segmenter, camvid: Path) -> None:
+def test_real_pictures(exact: Segmenter, camvid: Path) -> None:
     paths = sorted((camvid / "test").iterdir())[::200]
     pictures = [read_image(path) for path in paths]
-    for picture, answer in zip(pictures, segmenter.predict_batch(pictures), strict=True):
-        check_against(answer, reference(segmenter, picture, (360, 480)))
+    for picture, answer in zip(pictures, exact.predict_batch(pictures), strict=True):
+        check_against(answer, reference(exact, picture, (360, 480)))

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from collections.abc import Callable
 
 import torch
 
 from ecmnet_app.core.engines.base import Engine, answer_from_logits
 from ecmnet_app.core.engines.eager import EagerEngine
+from ecmnet_app.core.engines.fallback import FallbackEngine
+from ecmnet_app.core.engines.openvino_cpu import engines_here
 from ecmnet_app.core.weights import Weights
 from ecmnet_app.errors import DeviceError
 
-__all__ = ["Engine", "answer_from_logits", "available_devices", "available_engines", "choose_device", "make_engine"]
+__all__ = [
+    "Engine",
+    "answer_from_logits",
+    "available_devices",
+    "available_engines",
+    "choose_device",
+    "make_engine",
+    "open_engine",
+]
 
-_ENGINES: dict[str, Callable[[Weights, torch.device], Engine]] = {"eager": EagerEngine}
+_log = logging.getLogger(__name__)
 
 
 def available_devices() -> list[str]:
@@ -23,7 +35,19 @@ def available_devices() -> list[str]:
 
 def available_engines(device: torch.device) -> list[str]:
     """Names of the engines that run on this device, the one that "auto" takes first."""
-    return list(_ENGINES)
+    return list(_engines(device))
+
+
+def _engines(device: torch.device) -> dict[str, Callable[[Weights, torch.device], Engine]]:
+    """By name, the fastest first; eager, which runs everywhere, last."""
+    faster: dict[str, Callable[[Weights, torch.device], Engine]] = {}
+    if device.type == "cpu":
+        faster.update(engines_here())
+    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        from ecmnet_app.core.engines.cuda_graph import CudaGraphEngine
+
+        faster[CudaGraphEngine.name] = CudaGraphEngine
+    return {**faster, "eager": EagerEngine}
 
 
 def choose_device(name: str) -> torch.device:
@@ -40,14 +64,33 @@ def choose_device(name: str) -> torch.device:
 
 
 def make_engine(name: str, weights: Weights, device: torch.device) -> Engine:
-    """The engine called "auto" or by its own name.
+    """The engine called by its own name, or for "auto" the first that starts.
 
     Raises:
-        DeviceError: there is no such engine for this device; the message lists those there are.
+        DeviceError: there is no such engine for this device, and the message lists those there are; or it cannot start.
         WeightsError: the tensors do not fit their architecture.
     """
-    engines = available_engines(device)
-    wanted = engines[0] if name == "auto" else name
-    if wanted not in engines:
+    engines = _engines(device)
+    if name != "auto" and name not in engines:
         raise DeviceError(f"there is no engine {name!r} for {device}; choose one of auto, {', '.join(engines)}")
-    return _ENGINES[wanted](weights, device)
+    *faster, last = engines if name == "auto" else [name]
+    for candidate in faster:
+        try:
+            return engines[candidate](weights, device)
+        except DeviceError as error:
+            _log.warning("the engine %s is passed over: %s", candidate, error)
+    return engines[last](weights, device)
+
+
+def open_engine(name: str, weights: Weights, device: str) -> Engine:
+    """The engine of this name on the device of this name; on "auto", the CPU takes over what a GPU fails at.
+
+    Raises:
+        DeviceError, WeightsError: see `choose_device` and `make_engine`.
+    """
+    chosen = choose_device(device)
+    if device != "auto" or chosen.type == "cpu":
+        return make_engine(name, weights, chosen)
+    return FallbackEngine(
+        lambda: make_engine(name, weights, chosen), lambda: make_engine("auto", weights, torch.device("cpu"))
+    )
