@@ -122,7 +122,7 @@ def test_edab(net: ECMNet, large: bool, dilation: int, size: tuple[int, int]) ->
         assert_same(columns, context.sum(2).transpose(1, 2))
         assert_same(whole[:, 0], local.sum((2, 3)))
 
-        x_out, z_out = edab_expand(up, y, x, sums, EdabExpand.pack(block, torch.float32), Norm.pack(following), large)
+        x_out, z_out = edab_expand(up, y, x, sums, EdabExpand.pack(block, torch.float32), Norm.pack(following))
         theirs = block(first(x))
         assert_same(first(x_out), theirs)
         assert_same(first(z_out), following(theirs))

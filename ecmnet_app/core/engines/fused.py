@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -23,9 +25,6 @@ from ecmnet_app.network import ECMNet, ECMNetConfig
 from ecmnet_app.network.scan.four_directions import scan_four_directions
 
 __all__ = ["FusedECMNet", "can_fuse"]
-
-LARGE = 150_000
-"""Pixels from which on the tiles are large: fewer, each of more positions."""
 
 
 def can_fuse(config: ECMNetConfig) -> bool:
@@ -80,13 +79,14 @@ class FusedECMNet:
         deviation = torch.tensor(std, device=device)
         scale, shift = 1 / (255 * deviation), -torch.tensor(mean, device=device) / deviation
         self.config, self.device, self.dtype = net.config, device, dtype
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._first = PictureConvolution.pack(parts.stem[0], scale, shift, dtype)
         self._stem = [Convolution.pack(layer, dtype) for layer in parts.stem[1:]]
         self._downsamples = [Downsample.pack(layer, dtype) for layer in parts.downsamples]
         self._encoder = [_Stage.pack(stage, dtype) for stage in parts.encoder]
         self._connections = [Connection.pack(layer, dtype) for layer in parts.connections]
         self._msau = Msau.pack(parts.msau, dtype)
-        self._from_eighth = Convolution.pack(parts.ffm.from_eighth, dtype)
+        self._from_eighth = [Convolution.pack(parts.ffm.from_eighth, dtype)]
         self._from_quarter = [Convolution.pack(layer, dtype) for layer in parts.ffm.from_quarter]
         self._ffm = Ffm.pack(parts.ffm, dtype)
         self._decoder = [_Stage.pack(stage, dtype) for stage in parts.decoder]
@@ -98,14 +98,13 @@ class FusedECMNet:
 
         Args:
             pictures: RGB, uint8, contiguous, on the device. Shape: (B, H, W, 3).
-            large: whether tiles are large; by the number of pixels by default.
+            large: whether tiles are large; by the size of each map by default.
 
         Returns:
             Float32, channels-last, of which the first num_classes channels are the logits.
             Shape: (B, ceil(H / 2), ceil(W / 2), 16 or more).
         """
         batch, height, width, _ = pictures.shape
-        large = batch * height * width >= LARGE if large is None else large
         sums = _Sums(self._sums_of(batch, height, width), self.device)
 
         def run(stage: _Stage, x: Tensor, z: Tensor) -> Tensor:
@@ -113,37 +112,60 @@ class FusedECMNet:
                 up = edab_reduce(z, reduce, large)
                 own = sums.take(batch * (up.shape[1] + up.shape[2] + 1) * up.shape[3])
                 y = edab_depthwise(up, own, depthwise, large)
-                x, z = edab_expand(up, y, x, own, expand, following, large)
+                x, z = edab_expand(up, y, x, own, expand, following)
             return z
 
-        def line(index: int) -> Tensor:
-            """Of the deepest stage for 0, and so on upwards."""
-            stage, channels = stages[-1 - index], self.config.decoder_width
-            own = sums.take(batch * msau_sums(stage.shape[2], channels))
-            return msau(stage, own, self._connections[index], self._msau, channels, large)
+        def line(x: Tensor, index: int) -> Tensor:
+            """The long connection from an encoder stage's output."""
+            channels = self.config.decoder_width
+            own = sums.take(batch * msau_sums(x.shape[2], channels))
+            return msau(x, own, self._connections[2 - index], self._msau, channels, large)
 
         x = picture_convolution(pictures, self._first, large)
         for layer in self._stem:
             x = convolution(x, layer, large)
         half = x.shape[1:3]
         stages: list[Tensor] = []
-        for layer_down, stage in zip(self._downsamples, self._encoder, strict=True):
-            x = run(stage, *downsample(x, layer_down, stage.norms[0], large))
+        finer: list[Tensor] = []  # lines at 1/4 and 1/8, and what the FFM takes of each
+        for index, stage in enumerate(self._encoder):
+            x = run(stage, *downsample(x, self._downsamples[index], stage.norms[0], large))
             stages.append(x)
-        lines = [line(index) for index in range(3)]
-        eighth = convolution(lines[1], self._from_eighth, large)
-        quarter = lines[2]
-        for layer in self._from_quarter:
-            quarter = convolution(quarter, layer, large)
+            if index < 2:
+                with self._aside():
+                    finer.append(line(x, index))
+                    brought_down = finer[-1]
+                    for layer in (self._from_quarter, self._from_eighth)[index]:
+                        brought_down = convolution(brought_down, layer, large)
+                    finer.append(brought_down)
+        quarter_line, quarter, eighth_line, eighth = finer
+        self._join()
+        with self._aside():
+            deepest = line(x, 2)
         value_and_gate = project_in(x, eighth, quarter, self._ffm)
         u, projected = look_around(value_and_gate, self._ffm)
         scanned = scan_four_directions(u, projected, self._ffm.scan)
+        self._join()
         stage = self._decoder[0]
-        x = run(stage, *project_out(scanned, value_and_gate, x, lines[0], self._ffm, stage.norms[0]))
-        for index in (1, 2):
-            stage = self._decoder[index]
-            x = run(stage, *upsample_add(x, lines[index], self._upsamples[index - 1], stage.norms[0], large))
+        x = run(stage, *project_out(scanned, value_and_gate, x, deepest, self._ffm, stage.norms[0]))
+        for long_connection, stage, layer_up in zip(
+            (eighth_line, quarter_line), self._decoder[1:], self._upsamples, strict=False
+        ):
+            x = run(stage, *upsample_add(x, long_connection, layer_up, stage.norms[0], large))
         return upsample_logits(x, (half[0], half[1]), self._upsamples[2], large)
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Work on what is there by now, beside what follows, until `_join`; what it reads must live until then."""
+        if self._side is None:
+            yield
+            return
+        self._side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._side):
+            yield
+
+    def _join(self) -> None:
+        if self._side is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self._side)
 
     @torch.inference_mode()
     def answer(self, logits: Tensor, size: tuple[int, int], temperature: float) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ __all__ = [
     "cells",
     "from_ordered",
     "gather_3x3",
+    "is_large",
     "pack_conv",
     "pack_matrix",
     "pack_vector",
@@ -108,7 +109,7 @@ def gather_3x3(x, weight, b, y, column, inside, height, width,
     c = tl.arange(0, BLOCK_IN)
     o = tl.arange(0, BLOCK_OUT)
     total = tl.zeros([ROWS, BLOCK_OUT], tl.float32)
-    for tap in tl.static_range(9):
+    for tap in tl.range(9):  # a loop, which loads ahead
         at_y = y + tap // 3 - 1
         at_x = column + tap % 3 - 1
         mask = inside & (at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)
@@ -128,6 +129,15 @@ def store_with_next(x, z, at, mask, value, c, scale, shift, slope, CHANNELS: tl.
     tl.store(z + at, prelu(scaled, tl.load(slope + c, mask=real)[None, :]).to(z.dtype.element_ty), mask=mask)
 
 
-def rows_of(large: bool) -> dict[str, Any]:
-    """Positions of a tile of matrix products: few where a map must be spread over all multiprocessors."""
-    return {"ROWS": 128, "num_warps": 8} if large else {"ROWS": 32, "num_warps": 4}
+MANY = 8192
+"""Positions of a batch's maps from which on tiles are large: a tile of 64 for each multiprocessor of an H100."""
+
+
+def is_large(positions: int, large: bool | None) -> bool:
+    """Whether tiles are large: as told, or where there are enough positions for every multiprocessor."""
+    return positions >= MANY if large is None else large
+
+
+def rows_of(positions: int, large: bool | None) -> dict[str, Any]:
+    """Positions of a tile of convolutions, and its warps."""
+    return {"ROWS": 128 if is_large(positions, large) else 32, "num_warps": 4}

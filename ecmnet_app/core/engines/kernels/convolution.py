@@ -64,13 +64,13 @@ def _kernel(x, y, weight, bias, slope, height, width, out_height, out_width, str
     tl.store(y + at, out.to(y.dtype.element_ty), mask=inside[:, None] & (o < OUT)[None, :])
 
 
-def convolution(x: Tensor, weights: Convolution, large: bool) -> Tensor:
+def convolution(x: Tensor, weights: Convolution, large: bool | None = None) -> Tensor:
     """(B, H, W, C_in) -> (B, ceil(H / stride), ceil(W / stride), C_out)."""
     batch, height, width, channels = cells(x)
     stride, out = weights.stride, weights.channels
     out_height, out_width = -(-height // stride), -(-width // stride)
     y = x.new_empty((batch, out_height, out_width, out))
-    tile = rows_of(large)
+    tile = rows_of(batch * out_height * out_width, large)
     _kernel[(triton.cdiv(out_height * out_width, tile["ROWS"]), batch)](
         x, y, *weights[:3], height, width, out_height, out_width, stride,
         IN=channels, BLOCK_IN=block_of(channels), OUT=out, BLOCK_OUT=block_of(out), **tile,

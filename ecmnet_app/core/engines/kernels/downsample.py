@@ -85,12 +85,12 @@ def _kernel(x, y, z, weight, bias, slope, scale, shift, pool_slope, next_scale, 
         store_with_next(y, z, at + OUT + c[None, :], mask, out, c + OUT, next_scale, next_shift, next_slope, OUT + POOL)
 
 
-def downsample(x: Tensor, weights: Downsample, following: Norm, large: bool) -> tuple[Tensor, Tensor]:
+def downsample(x: Tensor, weights: Downsample, following: Norm, large: bool | None = None) -> tuple[Tensor, Tensor]:
     """(B, H, W, C_in) -> twice (B, ceil(H / 2), ceil(W / 2), C_out): x and z."""
     batch, height, width, channels = cells(x)
     out_height, out_width = -(-height // 2), -(-width // 2)
     y, z = (x.new_empty((batch, out_height, out_width, weights.channels)) for _ in range(2))
-    tile = rows_of(large)
+    tile = rows_of(batch * out_height * out_width, large)
     _kernel[(triton.cdiv(out_height * out_width, tile["ROWS"]), batch)](
         x, y, z, *weights[:3], *weights.pooled, *following, height, width, out_height, out_width,
         IN=channels, BLOCK_IN=block_of(channels), OUT=weights.convolved, BLOCK_OUT=block_of(weights.convolved),

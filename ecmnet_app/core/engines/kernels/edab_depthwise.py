@@ -15,9 +15,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ecmnet_app.core.engines.kernels.common import cells, prelu, to_fixed
+from ecmnet_app.core.engines.kernels.common import cells, is_large, prelu, to_fixed
 
 __all__ = ["EdabDepthwise", "edab_depthwise"]
+
+COLUMNS = 16
+"""Columns of a tile."""
 
 
 class EdabDepthwise(NamedTuple):
@@ -97,17 +100,18 @@ def _kernel(up, y, sums, high, high_bias, high_slope, wide, wide_bias, wide_slop
         tl.atomic_add(at_map, to_fixed(tl.sum(down_columns, 0)), mask=real, sem="relaxed")
 
 
-def edab_depthwise(up: Tensor, sums: Tensor, weights: EdabDepthwise, large: bool) -> Tensor:
+def edab_depthwise(up: Tensor, sums: Tensor, weights: EdabDepthwise, large: bool | None = None) -> Tensor:
     """(B, H, W, C / 2) -> (B, H, W, C), and into `sums`, zeros, (B, H + W + 1, C / 2), int64: see `common.FIXED`."""
     batch, height, width, half = cells(up)
     y = up.new_empty((batch, height, width, 2 * half))
-    channels = min(32, int(triton.next_power_of_2(half)))
-    tall = 32 if large else 16
-    columns = triton.cdiv(width, tall)
-    steps = 8 if large else 2
+    positions = batch * height * width
+    many = is_large(positions, large)
+    channels = min(32 if many else 16, int(triton.next_power_of_2(half)))
+    steps = 1 if positions < 2048 else 2 if positions < 16384 else 4
+    columns = triton.cdiv(width, COLUMNS)
     grid = (columns * triton.cdiv(height, steps), 2 * triton.cdiv(half, channels), batch)
     _kernel[grid](
         up, y, sums, *weights[:6], height, width, weights.dilation, steps, columns,
-        HALF=half, CHANNELS=channels, COLUMNS=tall, num_warps=4 if large else 2,
+        HALF=half, CHANNELS=channels, COLUMNS=COLUMNS, num_warps=2 if many else 4,
     )  # fmt: skip
     return y

@@ -21,11 +21,13 @@ from ecmnet_app.core.engines.kernels.common import (
     cells,
     pack_matrix,
     prelu,
-    rows_of,
     store_with_next,
 )
 
 __all__ = ["EdabExpand", "edab_expand"]
+
+ROWS = 32
+"""Positions of a tile."""
 
 
 class EdabExpand(NamedTuple):
@@ -97,16 +99,15 @@ def _kernel(up, y, x, sums, x_out, z_out, taps, rows, columns, scale, shift, slo
 
 
 def edab_expand(
-    up: Tensor, y: Tensor, x: Tensor, sums: Tensor, weights: EdabExpand, following: Norm, large: bool
+    up: Tensor, y: Tensor, x: Tensor, sums: Tensor, weights: EdabExpand, following: Norm
 ) -> tuple[Tensor, Tensor]:
     """(B, H, W, C / 2), (B, H, W, C) twice and the sums of `edab_depthwise` -> twice (B, H, W, C): x and z."""
     batch, height, width, channels = cells(x)
     x_out, z_out = torch.empty_like(x), torch.empty_like(x)
     half = channels // 2
-    tile = rows_of(large)
-    _kernel[(triton.cdiv(height * width, tile["ROWS"]), batch)](
+    _kernel[(triton.cdiv(height * width, ROWS), batch)](
         up, y, x, sums, x_out, z_out, weights.taps, weights.rows, weights.columns, *weights.after, weights.expand,
         *following, height, width,
-        HALF=half, BLOCK_HALF=block_of(half), CHANNELS=channels, BLOCK=block_of(channels), **tile,
+        HALF=half, BLOCK_HALF=block_of(half), CHANNELS=channels, BLOCK=block_of(channels), ROWS=ROWS, num_warps=4,
     )  # fmt: skip
     return x_out, z_out

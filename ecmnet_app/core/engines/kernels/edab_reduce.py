@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ecmnet_app.core.engines.kernels.common import block_of, cells, pack_conv, pack_vector, prelu, rows_of
+from ecmnet_app.core.engines.kernels.common import block_of, cells, is_large, pack_conv, pack_vector, prelu
 
 __all__ = ["EdabReduce", "edab_reduce"]
 
@@ -47,46 +47,59 @@ class EdabReduce(NamedTuple):
         )
 
 
-@triton.jit(do_not_specialize=["height", "width"])
-def _kernel(z, up, high, high_bias, high_slope, wide, wide_bias, wide_slope, height, width,
-            IN: tl.constexpr, BLOCK_IN: tl.constexpr, HALF: tl.constexpr, BLOCK_HALF: tl.constexpr,
-            ROWS: tl.constexpr):  # fmt: skip
-    b = tl.program_id(1)
-    p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    inside = p < height * width
-    y = p // width
-    column = p % width
+@triton.jit
+def _column(total, z, high, high_bias, high_slope, wide, b, y, column, right, inside, height, width,
+            IN: tl.constexpr, BLOCK_IN: tl.constexpr, BLOCK_HALF: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+    """`total` and what one column adds to it: the 3x1 there, times a tap of the 1x3."""
     c = tl.arange(0, BLOCK_IN)
     h = tl.arange(0, BLOCK_HALF)
     k = tl.arange(0, BLOCK_HALF)
+    at_x = column + right - 1
+    there = inside & (at_x >= 0) & (at_x < width)
+    narrow = tl.zeros([ROWS, BLOCK_HALF], tl.float32)
+    for down in tl.static_range(3):
+        at_y = y + down - 1
+        mask = there & (at_y >= 0) & (at_y < height)
+        at = ((b * height + at_y) * width + at_x)[:, None] * IN + c[None, :]
+        value = tl.load(z + at, mask=mask[:, None] & (c < IN)[None, :], other=0.0)
+        matrix = tl.load(high + (down * BLOCK_IN + c)[:, None] * BLOCK_HALF + h[None, :])
+        narrow = tl.dot(value, matrix, narrow, input_precision="ieee")
+    narrow = prelu(narrow + tl.load(high_bias + h)[None, :], tl.load(high_slope + h)[None, :])
+    narrow = tl.where(there[:, None], narrow, 0.0)  # what the 1x3 sees beyond the edge is padding
+    matrix = tl.load(wide + (right * BLOCK_HALF + k)[:, None] * BLOCK_HALF + h[None, :])
+    return tl.dot(narrow.to(matrix.dtype), matrix, total, input_precision="ieee")
+
+
+@triton.jit(do_not_specialize=["height", "width"])
+def _kernel(z, up, high, high_bias, high_slope, wide, wide_bias, wide_slope, height, width,
+            IN: tl.constexpr, BLOCK_IN: tl.constexpr, HALF: tl.constexpr, BLOCK_HALF: tl.constexpr,
+            UNROLL: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+    b = tl.program_id(1)
+    p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = p < height * width
+    h = tl.arange(0, BLOCK_HALF)
     total = tl.zeros([ROWS, BLOCK_HALF], tl.float32)
-    for right in tl.static_range(3):
-        at_x = column + right - 1
-        there = inside & (at_x >= 0) & (at_x < width)
-        narrow = tl.zeros([ROWS, BLOCK_HALF], tl.float32)
-        for down in tl.static_range(3):
-            at_y = y + down - 1
-            mask = there & (at_y >= 0) & (at_y < height)
-            at = ((b * height + at_y) * width + at_x)[:, None] * IN + c[None, :]
-            value = tl.load(z + at, mask=mask[:, None] & (c < IN)[None, :], other=0.0)
-            matrix = tl.load(high + (down * BLOCK_IN + c)[:, None] * BLOCK_HALF + h[None, :])
-            narrow = tl.dot(value, matrix, narrow, input_precision="ieee")
-        narrow = prelu(narrow + tl.load(high_bias + h)[None, :], tl.load(high_slope + h)[None, :])
-        narrow = tl.where(there[:, None], narrow, 0.0)  # what the 1x3 sees beyond the edge is padding
-        matrix = tl.load(wide + (right * BLOCK_HALF + k)[:, None] * BLOCK_HALF + h[None, :])
-        total = tl.dot(narrow.to(matrix.dtype), matrix, total, input_precision="ieee")
+    if UNROLL:
+        for right in tl.static_range(3):
+            total = _column(total, z, high, high_bias, high_slope, wide, b, p // width, p % width, right, inside,
+                            height, width, IN, BLOCK_IN, BLOCK_HALF, ROWS)  # fmt: skip
+    else:
+        for right in tl.range(3):
+            total = _column(total, z, high, high_bias, high_slope, wide, b, p // width, p % width, right, inside,
+                            height, width, IN, BLOCK_IN, BLOCK_HALF, ROWS)  # fmt: skip
     out = prelu(total + tl.load(wide_bias + h)[None, :], tl.load(wide_slope + h)[None, :])
     at = (b * height * width + p)[:, None] * HALF + h[None, :]
     tl.store(up + at, out.to(up.dtype.element_ty), mask=inside[:, None] & (h < HALF)[None, :])
 
 
-def edab_reduce(z: Tensor, weights: EdabReduce, large: bool) -> Tensor:
+def edab_reduce(z: Tensor, weights: EdabReduce, large: bool | None = None) -> Tensor:
     """(B, H, W, C) -> (B, H, W, C / 2)."""
     batch, height, width, channels = cells(z)
     up = z.new_empty((batch, height, width, weights.half))
-    tile = rows_of(large)
-    _kernel[(triton.cdiv(height * width, tile["ROWS"]), batch)](
+    rows = 64 if is_large(batch * height * width, large) else 32
+    _kernel[(triton.cdiv(height * width, rows), batch)](
         z, up, *weights[:6], height, width,
-        IN=channels, BLOCK_IN=block_of(channels), HALF=weights.half, BLOCK_HALF=block_of(weights.half), **tile,
+        IN=channels, BLOCK_IN=block_of(channels), HALF=weights.half, BLOCK_HALF=block_of(weights.half), 
+        UNROLL=channels >= 128, ROWS=rows, num_warps=4,
     )  # fmt: skip
     return up

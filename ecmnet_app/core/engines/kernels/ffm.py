@@ -1,4 +1,4 @@
-"""The FFM around its scan: what comes before, in two kernels, and what comes after, in one.
+"""The FFM around its scan: what comes before, in three kernels, and what comes after, in one.
 
 The same as, in plain torch, for a `network.ffm.FFM` and channels-last maps:
 
@@ -115,33 +115,38 @@ def _project_in(x, eighth, quarter, y, norm_weight, norm_bias, weight, rows,
 
 
 @triton.jit(do_not_specialize=["height", "width"])
-def _look_around(value_and_gate, u, projected, conv, conv_bias, x_proj, height, width,
-                 INNER: tl.constexpr, BLOCK: tl.constexpr, BLOCK_OUT: tl.constexpr, PART: tl.constexpr,
-                 ROWS: tl.constexpr):  # fmt: skip
-    """PART channels at a time, which fit the registers."""
-    b = tl.program_id(1)
+def _look_around(value_and_gate, u, conv, conv_bias, height, width,
+                 INNER: tl.constexpr, BLOCK: tl.constexpr, PART: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+    b = tl.program_id(2)
     p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = p < height * width
-    y = p // width
-    column = p % width
+    d = tl.program_id(1) * PART + tl.arange(0, PART)
+    total = tl.zeros([ROWS, PART], tl.float32) + tl.load(conv_bias + d)[None, :]
+    for tap in tl.static_range(9):
+        at_y = p // width + tap // 3 - 1
+        at_x = p % width + tap % 3 - 1
+        mask = inside & (at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)
+        at = ((b * height + at_y) * width + at_x)[:, None] * (2 * INNER) + d[None, :]
+        value = tl.load(value_and_gate + at, mask=mask[:, None] & (d < INNER)[None, :], other=0.0)
+        total += value.to(tl.float32) * tl.load(conv + tap * BLOCK + d)[None, :]
+    out = (total * tl.sigmoid(total)).to(u.dtype.element_ty)
+    at = (b * height * width + p)[:, None] * INNER + d[None, :]
+    tl.store(u + at, out, mask=inside[:, None] & (d < INNER)[None, :])
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _project(u, projected, x_proj, rows,
+             INNER: tl.constexpr, BLOCK_OUT: tl.constexpr, PART: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+    p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    inside = (p < rows)[:, None]
     o = tl.arange(0, BLOCK_OUT)
-    cell = (b * height * width + p)[:, None]
-    small = tl.zeros([ROWS, BLOCK_OUT], tl.float32)
+    total = tl.zeros([ROWS, BLOCK_OUT], tl.float32)
     for start in range(0, INNER, PART):
         d = start + tl.arange(0, PART)
-        total = tl.zeros([ROWS, PART], tl.float32) + tl.load(conv_bias + d)[None, :]
-        for tap in tl.static_range(9):
-            at_y = y + tap // 3 - 1
-            at_x = column + tap % 3 - 1
-            mask = inside & (at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)
-            at = ((b * height + at_y) * width + at_x)[:, None] * (2 * INNER) + d[None, :]
-            value = tl.load(value_and_gate + at, mask=mask[:, None] & (d < INNER)[None, :], other=0.0)
-            total += value.to(tl.float32) * tl.load(conv + tap * BLOCK + d)[None, :]
-        out = (total * tl.sigmoid(total)).to(u.dtype.element_ty)
-        tl.store(u + cell * INNER + d[None, :], out, mask=inside[:, None] & (d < INNER)[None, :])
+        value = tl.load(u + p[:, None] * INNER + d[None, :], mask=inside & (d < INNER)[None, :], other=0.0)
         matrix = tl.load(x_proj + d[:, None] * BLOCK_OUT + o[None, :])
-        small = tl.dot(out.to(matrix.dtype), matrix, small, input_precision="ieee")
-    tl.store(projected + cell * BLOCK_OUT + o[None, :], small, mask=inside[:, None])
+        total = tl.dot(value, matrix, total, input_precision="ieee")
+    tl.store(projected + p[:, None] * BLOCK_OUT + o[None, :], total, mask=inside)
 
 
 @triton.jit(do_not_specialize=["area"])
@@ -157,6 +162,10 @@ def _project_out(scanned, value_and_gate, x, line, x_out, z_out, out_weight, out
     e = tl.arange(0, BLOCK_DIM)
     f = tl.arange(0, HIDDEN)
     c = tl.arange(0, BLOCK)
+    # All matrices at once: their way from memory overlaps.
+    to_dim = tl.load(out_proj + d[:, None] * BLOCK_DIM + e[None, :])
+    to_hidden = tl.load(first + e[:, None] * HIDDEN + f[None, :])
+    to_channels = tl.load(second + f[:, None] * BLOCK + c[None, :])
     mask = inside[:, None] & (d < INNER)[None, :]
     total = tl.zeros([ROWS, BLOCK_INNER], tl.float32)
     for direction in tl.static_range(4):
@@ -165,14 +174,11 @@ def _project_out(scanned, value_and_gate, x, line, x_out, z_out, out_weight, out
     cell = (b * area + p)[:, None]
     gate = tl.load(value_and_gate + cell * (2 * INNER) + INNER + d[None, :], mask=mask, other=0.0).to(tl.float32)
     normed = _layer_norm(total, d < INNER, d, out_weight, out_bias, INNER) * gate * tl.sigmoid(gate)
-    matrix = tl.load(out_proj + d[:, None] * BLOCK_DIM + e[None, :])
-    narrow = tl.dot(normed.to(matrix.dtype), matrix, input_precision="ieee")
+    narrow = tl.dot(normed.to(to_dim.dtype), to_dim, input_precision="ieee")
     normed = _layer_norm(narrow, e < DIM, e, ffn_weight, ffn_bias, DIM)
-    matrix = tl.load(first + e[:, None] * HIDDEN + f[None, :])
-    hidden = tl.dot(normed.to(matrix.dtype), matrix, input_precision="ieee") + tl.load(first_bias + f)[None, :]
+    hidden = tl.dot(normed.to(to_dim.dtype), to_hidden, input_precision="ieee") + tl.load(first_bias + f)[None, :]
     hidden = 0.5 * hidden * (1 + tl.erf(hidden * 0.7071067811865476))
-    matrix = tl.load(second + f[:, None] * BLOCK + c[None, :])
-    out = tl.dot(hidden.to(matrix.dtype), matrix, input_precision="ieee") + tl.load(second_bias + c)[None, :]
+    out = tl.dot(hidden.to(to_dim.dtype), to_channels, input_precision="ieee") + tl.load(second_bias + c)[None, :]
     at = cell * CHANNELS + c[None, :]
     mask = inside[:, None] & (c < CHANNELS)[None, :]
     out += tl.load(x + at, mask=mask, other=0.0).to(tl.float32) + tl.load(line + at, mask=mask, other=0.0).to(
@@ -201,10 +207,15 @@ def look_around(value_and_gate: Tensor, weights: Ffm) -> tuple[Tensor, Tensor]:
     inner, block = weights.inner, weights.x_proj.shape[1]
     u = value_and_gate.new_empty((batch, height, width, inner))
     projected = u.new_empty((batch, height, width, block), dtype=torch.float32)
-    _look_around[(triton.cdiv(height * width, ROWS), batch)](
-        value_and_gate, u, projected, weights.conv, weights.conv_bias, weights.x_proj, height, width,
-        INNER=inner, BLOCK=block_of(inner), BLOCK_OUT=block, PART=min(64, block_of(inner)), ROWS=ROWS,
+    part = min(64, block_of(inner))
+    _look_around[(triton.cdiv(height * width, ROWS), triton.cdiv(inner, part), batch)](
+        value_and_gate, u, weights.conv, weights.conv_bias, height, width,
+        INNER=inner, BLOCK=block_of(inner), PART=part, ROWS=ROWS,
     )  # fmt: skip
+    rows = batch * height * width
+    _project[(triton.cdiv(rows, ROWS),)](
+        u, projected, weights.x_proj, rows, INNER=inner, BLOCK_OUT=block, PART=part, ROWS=ROWS
+    )
     return u, projected
 
 

@@ -23,6 +23,7 @@ from ecmnet_app.core.engines.kernels.common import (
     cells,
     from_ordered,
     gather_3x3,
+    is_large,
     pack_conv,
     pack_matrix,
     pack_vector,
@@ -208,25 +209,28 @@ def _refine(line, x1, sums, out, taps, columns, columns_bias, expand, mean_first
     tl.store(out + cell * CHANNELS + o[None, :], value.to(out.dtype.element_ty), mask=mask)
 
 
-def msau(x: Tensor, sums: Tensor, connection: Connection, weights: Msau, channels: int, large: bool) -> Tensor:
+def msau(
+    x: Tensor, sums: Tensor, connection: Connection, weights: Msau, channels: int, large: bool | None = None
+) -> Tensor:
     """(B, H, W, C_in) and zeros, (B, `msau_sums`), int64 -> (B, H, W, channels)."""
     batch, height, width, wide = cells(x)
     half = channels // 2
     line, out = (x.new_empty((batch, height, width, channels)) for _ in range(2))
     reduced, x1 = (x.new_empty((batch, height, width, half)) for _ in range(2))
     blocks = {"BLOCK": block_of(channels), "HALF": half, "BLOCK_HALF": block_of(half)}
-    tile = rows_of(large)
+    tile = rows_of(batch * height * width, large)
     grid = (triton.cdiv(height * width, tile["ROWS"]), batch)
     _connect[grid](
         x, line, reduced, *connection, weights.reduce, height, width,
         IN=wide, BLOCK_IN=block_of(wide), OUT=channels, BLOCK_OUT=block_of(channels), HALF=half,
         BLOCK_HALF=block_of(half), **tile,
     )  # fmt: skip
-    span, steps = (32, 8) if large else (16, 2)
+    many = is_large(batch * height * width, large)
+    span, steps = (32, 2) if many else (16, 1)
     columns = triton.cdiv(width, span)
     _look[(columns * triton.cdiv(height, steps), batch)](
         line, reduced, x1, sums, weights.scales, weights.mean_features, weights.max_features, height, width, steps,
-        columns, CHANNELS=channels, COLUMNS=span, num_warps=4 if large else 2, **blocks,
+        columns, CHANNELS=channels, COLUMNS=span, num_warps=4, **blocks,
     )  # fmt: skip
     _refine[grid](
         line, x1, sums, out, weights.taps, weights.columns, weights.columns_bias, weights.expand,

@@ -65,11 +65,11 @@ def _kernel(picture, y, scale, shift, weight, bias, slope, height, width,
     tl.store(y + at, out.to(y.dtype.element_ty), mask=(p < height * width)[:, None] & (o < OUT)[None, :])
 
 
-def picture_convolution(pictures: Tensor, weights: PictureConvolution, large: bool) -> Tensor:
+def picture_convolution(pictures: Tensor, weights: PictureConvolution, large: bool | None = None) -> Tensor:
     """(B, H, W, 3), uint8 -> (B, H, W, C)."""
     batch, height, width, _ = cells(pictures)
     y = pictures.new_empty((batch, height, width, weights.channels), dtype=weights.weight.dtype)
-    tile = rows_of(large)
+    tile = rows_of(batch * height * width, large)
     _kernel[(triton.cdiv(height * width, tile["ROWS"]), batch)](
         pictures, y, *weights[:5], height, width, OUT=weights.channels, BLOCK_OUT=block_of(weights.channels), **tile
     )
