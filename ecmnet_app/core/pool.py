@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmnet_app.core.engines import choose_device, make_engine
+from ecmnet_app.core.engines import open_engine
 from ecmnet_app.core.segmentation import Segmentation
 from ecmnet_app.core.segmenter import Segmenter
 from ecmnet_app.core.weights import Weights, load_weights
@@ -35,7 +35,7 @@ class SegmenterPool:
     """
 
     def __init__(self, names: Sequence[str | os.PathLike[str]], device: str = "auto", engine: str = "auto") -> None:
-        self._device = choose_device(device)
+        self._device = device
         self._engine = engine
         self.weights: dict[str, Weights] = {}
         """By name, in the order given."""
@@ -60,7 +60,7 @@ class SegmenterPool:
         with self._lock:
             if name not in self._segmenters:
                 weights = self.weights[name]
-                self._segmenters[name] = Segmenter(weights, make_engine(self._engine, weights, self._device))
+                self._segmenters[name] = Segmenter(weights, open_engine(self._engine, weights, self._device))
             return self._segmenters[name]
 
     def predict_batch(

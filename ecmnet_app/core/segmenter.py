@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecmnet_app.core.engines import Engine, answer_from_logits, choose_device, make_engine
+from ecmnet_app.core.engines import Engine, answer_from_logits, open_engine
+from ecmnet_app.core.engines.device_errors import device_errors
 from ecmnet_app.core.labels import UNLABELLED, LabelSet
 from ecmnet_app.core.segmentation import Segmentation
 from ecmnet_app.core.smoothing import Smoother
 from ecmnet_app.core.tiles import tiled_logits
 from ecmnet_app.core.weights import Weights, load_weights
-from ecmnet_app.errors import ConfigError, DeviceError, ImageError
+from ecmnet_app.errors import ConfigError, ImageError
 from ecmnet_app.media.images import check_image
 from ecmnet_app.network import MIN_SIZE
 
@@ -64,7 +65,7 @@ class Segmenter:
             name: "default", the name of weights in the package, or the path of a .safetensors file with its
                 .json beside it.
             device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
-            engine: "auto" or "eager".
+            engine: "auto", the fastest one here, or one that `ecmnet info` lists.
             threads: of the CPU, for the whole process; torch's own choice by default.
 
         Raises:
@@ -76,9 +77,8 @@ class Segmenter:
             if threads < 1:
                 raise ConfigError(f"threads must be at least 1, not {threads}")
             torch.set_num_threads(threads)
-        chosen = choose_device(device)
         weights = load_weights(name)
-        return cls(weights, make_engine(engine, weights, chosen))
+        return cls(weights, open_engine(engine, weights, device))
 
     @property
     def label_set(self) -> LabelSet:
@@ -108,7 +108,7 @@ class Segmenter:
             ImageError: the picture is not RGB uint8, is smaller than 32x32 or larger than 50 megapixels, or so long
                 that the size rule leaves too much of it.
             ConfigError: a setting has a value that cannot work.
-            DeviceError: the device ran out of memory.
+            DeviceError: the device ran out of memory, or failed.
         """
         return self.predict_batch([image], resolution, tile, threshold)[0]
 
@@ -222,14 +222,9 @@ class Segmenter:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """One thread at a time; a device that runs out of memory says so to people."""
-        try:
-            with self._lock:
-                yield
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"{self.engine.device} ran out of memory; send fewer or smaller pictures, or use the device cpu"
-            ) from error
+        """One thread at a time; a device that runs out of memory or fails says so to people."""
+        with self._lock, device_errors(self.engine.device):
+            yield
 
 
 def _resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
