@@ -19,6 +19,7 @@ import argparse
 import importlib
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -224,7 +225,7 @@ def race(everybody: Sequence[Contender], device: torch.device, seconds: float, r
 
 
 def kernels(run: Run) -> list[dict[str, Any]]:
-    """The kernels of one run in their order: name, start and duration in microseconds."""
+    """The kernels and copies of one run, by their start: name, start and duration in microseconds, stream, grid."""
     from torch.profiler import ProfilerActivity, profile
 
     run()
@@ -232,11 +233,20 @@ def kernels(run: Run) -> list[dict[str, Any]]:
     with profile(activities=[ProfilerActivity.CUDA]) as recorded:
         run()
         torch.cuda.synchronize()
-    found = [e for e in recorded.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-    found.sort(key=lambda e: e.time_range.start)
-    first = found[0].time_range.start if found else 0
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "trace.json"
+        recorded.export_chrome_trace(str(file))
+        events = json.loads(file.read_text())["traceEvents"]
+    found = [e for e in events if e.get("cat") in ("kernel", "gpu_memcpy", "gpu_memset")]
+    found.sort(key=lambda e: e["ts"])
     return [
-        {"name": e.name, "start": round(e.time_range.start - first, 3), "us": round(e.time_range.elapsed_us(), 3)}
+        {
+            "name": e["name"],
+            "start": round(e["ts"] - found[0]["ts"], 3),
+            "us": round(e["dur"], 3),
+            "stream": e["args"].get("stream"),
+            "grid": e["args"].get("grid"),
+        }
         for e in found
     ]
 
