@@ -37,13 +37,13 @@ def test_each_answers_as_its_own_segmenter_and_the_first_by_default(
 
 def test_a_network_is_made_once_and_on_first_use(two_weights: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    make = pool_module.make_engine
+    make = pool_module.open_engine
 
     def counting(name, weights, device):
         made.append(weights.name)
         return make(name, weights, device)
 
-    monkeypatch.setattr(pool_module, "make_engine", counting)
+    monkeypatch.setattr(pool_module, "open_engine", counting)
     pool = SegmenterPool(two_weights, "cpu")
     assert made == ["tiny"]
     with ThreadPoolExecutor(8) as threads:

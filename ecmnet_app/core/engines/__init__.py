@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
 from ecmnet_app.core.engines.base import Engine, answer_from_logits
+from ecmnet_app.core.engines.device_errors import device_errors
 from ecmnet_app.core.engines.eager import EagerEngine
 from ecmnet_app.core.engines.fallback import FallbackEngine
 from ecmnet_app.core.engines.openvino_cpu import engines_here
@@ -71,15 +72,15 @@ def make_engine(name: str, weights: Weights, device: torch.device) -> Engine:
         WeightsError: the tensors do not fit their architecture.
     """
     engines = _engines(device)
-    if name != "auto" and name not in engines:
-        raise DeviceError(f"there is no engine {name!r} for {device}; choose one of auto, {', '.join(engines)}")
+    _check_name(name, engines, device)
     *faster, last = engines if name == "auto" else [name]
     for candidate in faster:
         try:
             return engines[candidate](weights, device)
         except DeviceError as error:
             _log.warning("the engine %s is passed over: %s", candidate, error)
-    return engines[last](weights, device)
+    with device_errors(device):
+        return engines[last](weights, device)
 
 
 def open_engine(name: str, weights: Weights, device: str) -> Engine:
@@ -91,6 +92,12 @@ def open_engine(name: str, weights: Weights, device: str) -> Engine:
     chosen = choose_device(device)
     if device != "auto" or chosen.type == "cpu":
         return make_engine(name, weights, chosen)
+    _check_name(name, _engines(chosen), chosen)  # a wrong name is no failure of the GPU
     return FallbackEngine(
         lambda: make_engine(name, weights, chosen), lambda: make_engine("auto", weights, torch.device("cpu"))
     )
+
+
+def _check_name(name: str, engines: Iterable[str], device: torch.device) -> None:
+    if name != "auto" and name not in engines:
+        raise DeviceError(f"there is no engine {name!r} for {device}; choose one of auto, {', '.join(engines)}")
