@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_train_parser(commands)
     add_evaluate_parser(commands)
     add_calibrate_parser(commands)
+    add_average_parser(commands)
     add_benchmark_parser(commands)
     add_export_parser(commands)
     add_info_parser(commands)
@@ -338,6 +339,28 @@ def run_calibrate(args: argparse.Namespace) -> int:
         record_temperature(args.into, result.temperature)
     print(result.table())
     return DONE
+
+
+def add_average_parser(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Arguments of `ecmnet average`."""
+    parser = _add_command(
+        commands,
+        "average",
+        "The mean of weights that were trained from the same ones, as one network",
+        "  ecmnet average camvid runs/street/street.safetensors --out runs/mean/street",
+    )
+    parser.add_argument("weights", nargs="+", metavar="NAME|PATH", help="two weights or more")
+    parser.add_argument("--out", required=True, type=Path, metavar="PATH", help="of the new weights, without suffix")
+    parser.set_defaults(run=run_average)
+
+
+def run_average(args: argparse.Namespace) -> int:
+    """Write the mean, and say where."""
+    from ecmnet_app.training.averaging import average_weights
+
+    weights = average_weights(args.weights, args.out)
+    print(f"{args.out}.safetensors and {weights.name}.json: the mean of {len(args.weights)} weights")
+    return 0
 
 
 def add_benchmark_parser(commands: Commands[argparse.ArgumentParser]) -> None:

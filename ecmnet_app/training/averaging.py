@@ -1,0 +1,93 @@
+"""The mean of several trained networks as one network (Wortsman et al., "Model soups", ICML 2022).
+
+Networks that were trained from the same weights, on different data, lie in one valley: what is between them answers
+about as well as each does on its own data, at the cost of one. Others do not, and are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ecmnet_app.core.weights import Weights, load_weights, save_weights
+from ecmnet_app.errors import WeightsError
+
+__all__ = ["average_weights"]
+
+
+def average_weights(names: Sequence[str | Path], out: Path) -> Weights:
+    """Write the mean of weights that started from the same ones.
+
+    Args:
+        names: of two or more weights, or paths of their .safetensors files.
+        out: path of the new ones, without suffix; its last part is their name.
+
+    Returns:
+        The new weights: temperature 1, no metrics; their recipe holds the sha256 and the training of each part.
+
+    Raises:
+        WeightsError: fewer than two, or they differ in architecture, classes, normalisation or working size, or
+            they did not start from the same weights; or a file cannot be read or written.
+    """
+    if len(names) < 2:
+        raise WeightsError("a mean needs two weights or more")
+    parts = [load_weights(name) for name in names]
+    first = parts[0]
+    for other in parts[1:]:
+        if _kind(other) != _kind(first):
+            raise WeightsError(
+                f"{other.name} and {first.name} differ in architecture, classes, normalisation or working size, so "
+                "that they have no mean"
+            )
+        if not _lineage(other) & _lineage(first):
+            raise WeightsError(
+                f"{other.name} and {first.name} did not start from the same weights, so that their mean knows "
+                "nothing; train both with the same --initial"
+            )
+    network = first.build()
+    network.load_state_dict({key: _mean([part.tensors[key] for part in parts]) for key in first.tensors})
+    return save_weights(
+        out,
+        network,
+        first.label_set,
+        working_short_side=first.working_short_side,
+        mean=first.mean,
+        std=first.std,
+        training={
+            "data": _once(source for part in parts for source in part.training["data"]),
+            "recipe": {
+                "average": [{"name": part.name, "sha256": part.sha256, **part.training} for part in parts],
+                "data": _once(source for part in parts for source in part.training["recipe"].get("data", ())),
+            },
+        },
+        licence=" ".join(dict.fromkeys(part.licence for part in parts)),
+    )
+
+
+def _once(sources: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    kept: list[Mapping[str, Any]] = []
+    for source in sources:
+        if source not in kept:
+            kept.append(source)
+    return kept
+
+
+def _kind(weights: Weights) -> tuple[object, ...]:
+    return weights.architecture, weights.label_set, weights.mean, weights.std, weights.working_short_side
+
+
+def _lineage(weights: Weights) -> set[str]:
+    """The sha256 of the weights and of those that they were trained from."""
+    recipe = weights.training["recipe"]
+    return {weights.sha256} | ({recipe["initial"]["sha256"]} if "initial" in recipe else set())
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    """In the type of the first; counts of batches are no quantities to average, and nothing reads them."""
+    if not values[0].is_floating_point():
+        return values[0]
+    return torch.stack([value.double() for value in values]).mean(dim=0).to(values[0].dtype)

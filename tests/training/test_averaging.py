@@ -1,0 +1,77 @@
+"""The mean of weights: known values, and what has no mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ecmnet_app.cli import main
+from ecmnet_app.core import load_weights
+from ecmnet_app.core.labels import CAMVID
+from ecmnet_app.core.weights import Weights, save_weights
+from ecmnet_app.errors import WeightsError
+from ecmnet_app.network import ECMNet, ECMNetConfig
+from ecmnet_app.training.averaging import average_weights
+
+SOURCE = {"name": "CamVid", "terms": "research", "source": "a page", "split": "train"}
+
+
+def saved(path: Path, value: float, *, start: str | None = "s0", variant: str = "A2", side: int = 360) -> Weights:
+    """Weights whose every floating value is `value`."""
+    net = ECMNet(ECMNetConfig.named(variant))
+    with torch.no_grad():
+        for tensor in net.state_dict().values():
+            tensor.fill_(value)
+    recipe = {"steps": 3, "data": [SOURCE], **({} if start is None else {"initial": {"sha256": start}})}
+    training = {"data": [SOURCE, {**SOURCE, "name": path.name}], "recipe": recipe}
+    return save_weights(
+        path, net, CAMVID, working_short_side=side, training=training, licence=f"as {value}", temperature=2
+    )
+
+
+def test_known_values(tmp_path: Path) -> None:
+    parts = [saved(tmp_path / f"part{value:g}", value) for value in (1.0, 2.0, 6.0)]
+    mean = average_weights([tmp_path / f"part{value:g}.safetensors" for value in (1.0, 2.0, 6.0)], tmp_path / "mean")
+    assert load_weights(tmp_path / "mean.safetensors").to_dict() == mean.to_dict()
+    assert all((t == 3).all() for t in mean.tensors.values() if t.is_floating_point())
+    assert (mean.name, mean.temperature, mean.metrics, mean.licence) == ("mean", 1, (), "as 1.0 as 2.0 as 6.0")
+    assert [source["name"] for source in mean.training["data"]] == ["CamVid", "part1", "part2", "part6"]
+    assert mean.training["recipe"]["data"] == [SOURCE]
+    assert [part["sha256"] for part in mean.training["recipe"]["average"]] == [part.sha256 for part in parts]
+
+
+def test_with_the_weights_that_the_other_started_from(tmp_path: Path) -> None:
+    first = saved(tmp_path / "first", 1, start=None)
+    saved(tmp_path / "second", 3, start=first.sha256)
+    mean = average_weights([tmp_path / "first.safetensors", tmp_path / "second.safetensors"], tmp_path / "mean")
+    assert all((t == 2).all() for t in mean.tensors.values() if t.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"start": "s1"}, "did not start from the same weights"),
+        ({"start": None}, "did not start from the same weights"),
+        ({"variant": "A1"}, "differ in architecture"),
+        ({"side": 512}, "working size"),
+    ],
+)
+def test_what_has_no_mean(tmp_path: Path, other: dict[str, object], message: str) -> None:
+    saved(tmp_path / "a", 1)
+    saved(tmp_path / "b", 2, **other)  # type: ignore[arg-type]
+    with pytest.raises(WeightsError, match=message):
+        average_weights([tmp_path / "a.safetensors", tmp_path / "b.safetensors"], tmp_path / "mean")
+    assert not (tmp_path / "mean.safetensors").exists()
+
+
+def test_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved(tmp_path / "a", 1)
+    saved(tmp_path / "b", 2)
+    names = [str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]
+    assert main(["average", *names, "--out", str(tmp_path / "mean")]) == 0
+    assert "mean of 2 weights" in capsys.readouterr().out
+    assert load_weights(tmp_path / "mean.safetensors").name == "mean"
+    assert main(["average", names[0], "--out", str(tmp_path / "one")]) == 2
+    assert "two weights or more" in capsys.readouterr().err
