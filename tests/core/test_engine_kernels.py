@@ -167,23 +167,23 @@ def test_a_maximum_below_zero(folded: Any) -> None:
     assert_same(first(ours), layer(line))
 
 
-@tiles
 @pytest.mark.parametrize("size", [(7, 9), (8, 10), (1, 2), (7, 10)])
-def test_upsample(folded: Any, large: bool, size: tuple[int, int]) -> None:
+def test_upsample(folded: Any, size: tuple[int, int]) -> None:
     x = random(2, -(-size[0] // 2), -(-size[1] // 2), 8)
     line, following = random(2, *size, 8, seed=1), folded.decoder[1][0].before
     layer = folded.upsamples[0]
-    ours, z = upsample_add(x, line, Upsample.pack(layer, torch.float32), Norm.pack(following), large)
+    ours, z = upsample_add(x, line, Upsample.pack(layer, torch.float32), Norm.pack(following))
     theirs = layer(first(x), size) + first(line)
     assert_same(first(ours), theirs)
     assert_same(first(z), following(theirs))
 
-    logits = upsample_logits(x, size, Upsample.pack(folded.upsamples[2], torch.float32), large)
+    logits = upsample_logits(x, size, Upsample.pack(folded.upsamples[2], torch.float32))
     assert_same(first(logits)[:, : CONFIG.num_classes], folded.upsamples[2](first(x), size))
 
 
+@tiles
 @pytest.mark.parametrize("size", [(3, 5), (6, 6)])
-def test_ffm(folded: Any, size: tuple[int, int]) -> None:
+def test_ffm(folded: Any, large: bool, size: tuple[int, int]) -> None:
     x, eighth, quarter, line = (random(2, *size, 8, seed=seed) for seed in range(4))
     layer, following = folded.ffm, folded.decoder[0][0].before
     weights = ffm.Ffm.pack(layer, torch.float32)
@@ -199,7 +199,7 @@ def test_ffm(folded: Any, size: tuple[int, int]) -> None:
     assert_same(projected[..., : len(x_proj)], plain_u.permute(0, 2, 3, 1) @ x_proj.t())
 
     scanned = random(2, 4, *size, layer.ss2d.inner, seed=5)
-    ours, z = ffm.project_out(scanned, value_and_gate, x, line, weights, Norm.pack(following))
+    ours, z = ffm.project_out(scanned, value_and_gate, x, line, weights, Norm.pack(following), large)
     merged = layer.ss2d.out_proj(layer.ss2d.out_norm(scanned.sum(1)) * F.silu(gate))
     theirs = first(x + layer.ffn(merged) + line)
     assert_same(first(ours), theirs)
@@ -207,10 +207,12 @@ def test_ffm(folded: Any, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("state", [1, 3])
-@pytest.mark.parametrize("size", [(1, 1), (4, 7), (5, 9)])
-def test_scan_of_four_directions(monkeypatch: pytest.MonkeyPatch, state: int, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("size", "many"), [((1, 1), False), ((4, 7), True), ((5, 9), False), ((5, 9), True)])
+def test_scan_of_four_directions(
+    monkeypatch: pytest.MonkeyPatch, state: int, size: tuple[int, int], many: bool
+) -> None:
     """The largest map is several blocks of time long."""
-    monkeypatch.setattr(four_directions, "STEPS", 16)
+    monkeypatch.setattr(four_directions, "STEPS", (16, 8))
     torch.manual_seed(state)
     layer = SS2D(4, 3, state)
     with torch.no_grad():
@@ -219,7 +221,7 @@ def test_scan_of_four_directions(monkeypatch: pytest.MonkeyPatch, state: int, si
     layer = layer.to(DEVICE)
     u = random(2, *size, layer.inner)
     projected = u @ layer.x_proj.detach().flatten(0, 1).t()
-    ours = scan_four_directions(u, projected.contiguous(), ScanWeights.of(layer))
+    ours = scan_four_directions(u, projected.contiguous(), ScanWeights.of(layer), many)
     with torch.no_grad():
         assert_same(first(ours.sum(1)), layer.scan(first(u)))
 

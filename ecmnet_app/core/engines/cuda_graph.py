@@ -203,8 +203,8 @@ class _Graph:
 
     def upload(self, pictures: NDArray[np.uint8]) -> None:
         """Picture by picture, so that one is on its way while the next is read."""
-        for source, pinned, target in zip(torch.from_numpy(pictures), self._pinned, self.pictures, strict=True):
-            pinned.copy_(source)
+        for source, pinned, target in zip(pictures, self._pinned, self.pictures, strict=True):
+            np.copyto(pinned.numpy(), source)  # torch would wake a thread for each core
             target.copy_(pinned, non_blocking=True)
 
     def download(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

@@ -143,15 +143,15 @@ class FusedECMNet:
             deepest = line(x, 2)
         value_and_gate = project_in(x, eighth, quarter, self._ffm)
         u, projected = look_around(value_and_gate, self._ffm)
-        scanned = scan_four_directions(u, projected, self._ffm.scan)
+        scanned = scan_four_directions(u, projected, self._ffm.scan, large)
         self._join()
         stage = self._decoder[0]
-        x = run(stage, *project_out(scanned, value_and_gate, x, deepest, self._ffm, stage.norms[0]))
+        x = run(stage, *project_out(scanned, value_and_gate, x, deepest, self._ffm, stage.norms[0], large))
         for long_connection, stage, layer_up in zip(
             (eighth_line, quarter_line), self._decoder[1:], self._upsamples, strict=False
         ):
-            x = run(stage, *upsample_add(x, long_connection, layer_up, stage.norms[0], large))
-        return upsample_logits(x, (half[0], half[1]), self._upsamples[2], large)
+            x = run(stage, *upsample_add(x, long_connection, layer_up, stage.norms[0]))
+        return upsample_logits(x, (half[0], half[1]), self._upsamples[2])
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

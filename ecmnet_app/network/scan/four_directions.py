@@ -28,11 +28,14 @@ except ImportError:  # torch for CPUs comes without it
 
 __all__ = ["ScanWeights", "scan_four_directions"]
 
-STEPS = 256
-"""Length of a block of time."""
+STEPS = (256, 128)
+"""Length of a block of time, for few pictures and for many."""
 
-CHANNELS = 4
-"""Channels of a program, at most: a power of two."""
+CHANNELS = (4, 8)
+"""Channels of a program, at most, likewise: powers of two."""
+
+MANY = 4
+"""Pictures that occupy a GPU with the larger programs."""
 
 
 class ScanWeights(NamedTuple):
@@ -110,13 +113,14 @@ if triton is not None:
                 tl.store(y + at, out.to(y.dtype.element_ty), mask=mask)
 
 
-def scan_four_directions(u: Tensor, projected: Tensor, weights: ScanWeights) -> Tensor:
+def scan_four_directions(u: Tensor, projected: Tensor, weights: ScanWeights, many: bool | None = None) -> Tensor:
     """Run the four scans, without gradients, states in float32.
 
     Args:
         u: values, (B, H, W, inner), contiguous, any float type.
         projected: by direction the factors of the step, B and C, (B, H, W, 4 * (rank + 2 * state) or more), float32.
         weights: of the layer.
+        many: whether programs are those for many pictures; by their number by default.
 
     Returns:
         What each direction gives to each position, (B, 4, H, W, inner), float32.
@@ -124,9 +128,11 @@ def scan_four_directions(u: Tensor, projected: Tensor, weights: ScanWeights) -> 
     batch, height, width, inner = u.shape
     rank, state = weights.dt_proj.shape[2], weights.A.shape[2]
     y = u.new_empty((batch, DIRECTIONS, height, width, inner), dtype=torch.float32)
-    channels = min(CHANNELS, inner & -inner)
+    many = batch >= MANY if many is None else many
+    channels = min(CHANNELS[many], inner & -inner)
     _kernel[(inner // channels, DIRECTIONS, batch)](
         u, projected, y, *weights, height, width,
-        INNER=inner, RANK=rank, N=state, STRIDE=projected.shape[-1], CHANNELS=channels, STEPS=STEPS,
+        INNER=inner, RANK=rank, N=state, STRIDE=projected.shape[-1], CHANNELS=channels, STEPS=STEPS[many],
+        num_warps=2 if many else 4,
     )  # fmt: skip
     return y

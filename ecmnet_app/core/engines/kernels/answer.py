@@ -14,6 +14,9 @@ from ecmnet_app.core.engines.kernels.common import cells
 
 __all__ = ["answer"]
 
+ROWS = 128
+"""Pixels of a tile."""
+
 
 @triton.jit
 def _source(position, size, source_size):
@@ -54,8 +57,8 @@ def answer(logits: Tensor, classes: int, size: tuple[int, int], temperature: flo
     batch, half_height, half_width, block = cells(logits)
     labels = torch.empty((batch, *size), dtype=torch.uint8, device=logits.device)
     confidence = torch.empty((batch, *size), device=logits.device)
-    _kernel[(triton.cdiv(size[0] * size[1], 256), batch)](
+    _kernel[(triton.cdiv(size[0] * size[1], ROWS), batch)](
         logits, labels, confidence, *size, half_height, half_width, float(temperature),
-        CLASSES=classes, BLOCK=block, ROWS=256, num_warps=8,
+        CLASSES=classes, BLOCK=block, ROWS=ROWS, num_warps=4,
     )  # fmt: skip
     return labels, confidence

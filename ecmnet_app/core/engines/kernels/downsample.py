@@ -19,10 +19,10 @@ from ecmnet_app.core.engines.kernels.common import (
     block_of,
     cells,
     gather_3x3,
+    is_large,
     pack_conv,
     pack_vector,
     prelu,
-    rows_of,
     store_with_next,
 )
 
@@ -90,10 +90,10 @@ def downsample(x: Tensor, weights: Downsample, following: Norm, large: bool | No
     batch, height, width, channels = cells(x)
     out_height, out_width = -(-height // 2), -(-width // 2)
     y, z = (x.new_empty((batch, out_height, out_width, weights.channels)) for _ in range(2))
-    tile = rows_of(batch * out_height * out_width, large)
-    _kernel[(triton.cdiv(out_height * out_width, tile["ROWS"]), batch)](
+    rows = 64 if is_large(batch * out_height * out_width, large) else 32
+    _kernel[(triton.cdiv(out_height * out_width, rows), batch)](
         x, y, z, *weights[:3], *weights.pooled, *following, height, width, out_height, out_width,
         IN=channels, BLOCK_IN=block_of(channels), OUT=weights.convolved, BLOCK_OUT=block_of(weights.convolved),
-        POOL=weights.channels - weights.convolved, **tile,
+        POOL=weights.channels - weights.convolved, ROWS=rows, num_warps=4,
     )  # fmt: skip
     return y, z

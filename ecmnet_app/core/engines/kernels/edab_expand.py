@@ -54,9 +54,9 @@ class EdabExpand(NamedTuple):
 
 
 @triton.jit
-def _gate(sums, matrix, inside, real, count):
+def _gate(total, matrix, count):
     """The sigmoid of a 1x1 convolution of means, from their sums: (ROWS, BLOCK_HALF)."""
-    mean = tl.load(sums, mask=inside[:, None] & real[None, :], other=0).to(tl.float32) / (FIXED * count)
+    mean = total.to(tl.float32) / (FIXED * count)
     return tl.sigmoid(tl.dot(mean.to(matrix.dtype), matrix, input_precision="ieee"))
 
 
@@ -65,6 +65,7 @@ def _kernel(up, y, x, sums, x_out, z_out, taps, rows, columns, scale, shift, slo
             next_scale, next_shift, next_slope, height, width,
             HALF: tl.constexpr, BLOCK_HALF: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
             ROWS: tl.constexpr):  # fmt: skip
+    """All is loaded first: the loads wait together, not one after each product."""
     b = tl.program_id(1)
     p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = p < height * width
@@ -72,29 +73,29 @@ def _kernel(up, y, x, sums, x_out, z_out, taps, rows, columns, scale, shift, slo
     k = tl.arange(0, BLOCK_HALF)
     c = tl.arange(0, BLOCK)
     real = h < HALF
+    to_rows = tl.load(rows + k[:, None] * BLOCK_HALF + h[None, :])
+    to_columns = tl.load(columns + k[:, None] * BLOCK_HALF + h[None, :])
+    to_channels = tl.load(expand + k[:, None] * BLOCK + c[None, :])
     sums += b * (height + width + 1) * HALF
-    row_gate = _gate(sums + (p // width)[:, None] * HALF + h[None, :],
-                     tl.load(rows + k[:, None] * BLOCK_HALF + h[None, :]), inside, real, width)  # fmt: skip
-    column_gate = _gate(sums + (height + p % width)[:, None] * HALF + h[None, :],
-                        tl.load(columns + k[:, None] * BLOCK_HALF + h[None, :]), inside, real, height)  # fmt: skip
-    mixed = tl.zeros([BLOCK_HALF], tl.float32)
-    for tap in tl.static_range(3):
-        at = h + tap - 1
-        pooled = tl.load(sums + (height + width) * HALF + at, mask=(at >= 0) & (at < HALF), other=0).to(tl.float32)
-        mixed += tl.load(taps + tap) * pooled / (FIXED * height * width)
-    channel_gate = tl.sigmoid(mixed)
     cell = b * height * width + p
     mask = inside[:, None] & real[None, :]
-    local = tl.load(y + cell[:, None] * (2 * HALF) + h[None, :], mask=mask, other=0.0).to(tl.float32)
-    context = tl.load(y + cell[:, None] * (2 * HALF) + HALF + h[None, :], mask=mask, other=0.0).to(tl.float32)
+    row_sum = tl.load(sums + (p // width)[:, None] * HALF + h[None, :], mask=mask, other=0)
+    column_sum = tl.load(sums + (height + p % width)[:, None] * HALF + h[None, :], mask=mask, other=0)
+    local = tl.load(y + cell[:, None] * (2 * HALF) + h[None, :], mask=mask, other=0.0)
+    context = tl.load(y + cell[:, None] * (2 * HALF) + HALF + h[None, :], mask=mask, other=0.0)
     total = tl.load(up + cell[:, None] * HALF + h[None, :], mask=mask, other=0.0).to(tl.float32)
-    total += local * channel_gate[None, :] + context * row_gate * column_gate
-    total = prelu(total * tl.load(scale + h)[None, :] + tl.load(shift + h)[None, :], tl.load(slope + h)[None, :])
-    matrix = tl.load(expand + k[:, None] * BLOCK + c[None, :])
     at = cell[:, None] * CHANNELS + c[None, :]
     mask = inside[:, None] & (c < CHANNELS)[None, :]
-    out = tl.dot(total.to(matrix.dtype), matrix, input_precision="ieee")
-    out += tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+    stream = tl.load(x + at, mask=mask, other=0.0)
+    mixed = tl.zeros([BLOCK_HALF], tl.float32)
+    for tap in tl.static_range(3):
+        near = h + tap - 1
+        pooled = tl.load(sums + (height + width) * HALF + near, mask=(near >= 0) & (near < HALF), other=0)
+        mixed += tl.load(taps + tap) * pooled.to(tl.float32) / (FIXED * height * width)
+    total += local.to(tl.float32) * tl.sigmoid(mixed)[None, :]
+    total += context.to(tl.float32) * _gate(row_sum, to_rows, width) * _gate(column_sum, to_columns, height)
+    total = prelu(total * tl.load(scale + h)[None, :] + tl.load(shift + h)[None, :], tl.load(slope + h)[None, :])
+    out = tl.dot(total.to(to_channels.dtype), to_channels, input_precision="ieee") + stream.to(tl.float32)
     store_with_next(x_out, z_out, at, mask, out, c, next_scale, next_shift, next_slope, CHANNELS)
 
 

@@ -20,6 +20,7 @@ from ecmnet_app.core.engines.kernels.common import (
     Norm,
     block_of,
     cells,
+    is_large,
     pack_matrix,
     pack_vector,
     store_with_next,
@@ -220,16 +221,23 @@ def look_around(value_and_gate: Tensor, weights: Ffm) -> tuple[Tensor, Tensor]:
 
 
 def project_out(
-    scanned: Tensor, value_and_gate: Tensor, x: Tensor, line: Tensor, weights: Ffm, following: Norm
+    scanned: Tensor,
+    value_and_gate: Tensor,
+    x: Tensor,
+    line: Tensor,
+    weights: Ffm,
+    following: Norm,
+    large: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(B, 4, H, W, inner), (B, H, W, 2 * inner) and two of (B, H, W, C) -> twice (B, H, W, C): x and z."""
     batch, height, width, channels = cells(x)
     x_out, z_out = torch.empty_like(x), torch.empty_like(x)
     inner, dim = weights.inner, SOURCES * channels
-    _project_out[(triton.cdiv(height * width, ROWS), batch)](
+    rows = 64 if is_large(4 * batch * height * width, large) else ROWS  # what hides the way of its matrices
+    _project_out[(triton.cdiv(height * width, rows), batch)](
         scanned, value_and_gate, x, line, x_out, z_out, *weights.out_norm, weights.out_proj, *weights.ffn_norm,
         weights.first, weights.first_bias, weights.second, weights.second_bias, *following, height * width,
         INNER=inner, BLOCK_INNER=block_of(inner), DIM=dim, BLOCK_DIM=block_of(dim), HIDDEN=weights.first.shape[1],
-        CHANNELS=channels, BLOCK=block_of(channels), ROWS=ROWS, num_warps=8,
+        CHANNELS=channels, BLOCK=block_of(channels), ROWS=rows, num_warps=8,
     )  # fmt: skip
     return x_out, z_out

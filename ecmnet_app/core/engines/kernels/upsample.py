@@ -23,11 +23,13 @@ from ecmnet_app.core.engines.kernels.common import (
     cells,
     pack_matrix,
     pack_vector,
-    rows_of,
     store_with_next,
 )
 
 __all__ = ["Upsample", "upsample_add", "upsample_logits"]
+
+ROWS = 32
+"""Positions of a tile."""
 
 
 class Upsample(NamedTuple):
@@ -90,20 +92,18 @@ def _kernel(x, line, x_out, z_out, weight, bias, next_scale, next_shift, next_sl
         store_with_next(x_out, z_out, at, mask, total, o, next_scale, next_shift, next_slope, OUT)
 
 
-def upsample_add(
-    x: Tensor, line: Tensor, weights: Upsample, following: Norm, large: bool | None = None
-) -> tuple[Tensor, Tensor]:
+def upsample_add(x: Tensor, line: Tensor, weights: Upsample, following: Norm) -> tuple[Tensor, Tensor]:
     """(B, ceil(h / 2), ceil(w / 2), C) and (B, h, w, C) -> twice (B, h, w, C): x and z."""
     x_out, z_out = torch.empty_like(line), torch.empty_like(line)
-    _launch(x, line, x_out, z_out, weights, following, large, last=False)
+    _launch(x, line, x_out, z_out, weights, following, last=False)
     return x_out, z_out
 
 
-def upsample_logits(x: Tensor, size: tuple[int, int], weights: Upsample, large: bool | None = None) -> Tensor:
+def upsample_logits(x: Tensor, size: tuple[int, int], weights: Upsample) -> Tensor:
     """(B, ceil(h / 2), ceil(w / 2), C) -> (B, h, w, block of K), float32, of which K hold the logits."""
     logits = x.new_empty((x.shape[0], *size, block_of(weights.channels)), dtype=torch.float32)
     unused = Norm(weights.bias, weights.bias, weights.bias)
-    _launch(x, logits, logits, logits, weights, unused, large, last=True)
+    _launch(x, logits, logits, logits, weights, unused, last=True)
     return logits
 
 
@@ -114,14 +114,13 @@ def _launch(
     z_out: Tensor,
     weights: Upsample,
     following: Norm,
-    large: bool | None,
     last: bool,
 ) -> None:
     batch, height, width, channels = cells(x)
     _, out_height, out_width, stride = cells(x_out)
     out = weights.channels
-    tile = rows_of(batch * height * width, large)
-    _kernel[(triton.cdiv(height * width, tile["ROWS"]), 4, batch)](
+    _kernel[(triton.cdiv(height * width, ROWS), 4, batch)](
         x, line, x_out, z_out, weights.weight, weights.bias, *following, height, width, out_height, out_width,
-        IN=channels, BLOCK_IN=block_of(channels), OUT=out, BLOCK_OUT=block_of(out), STRIDE=stride, LAST=last, **tile,
+        IN=channels, BLOCK_IN=block_of(channels), OUT=out, BLOCK_OUT=block_of(out), STRIDE=stride, LAST=last, ROWS=ROWS,
+        num_warps=1,
     )  # fmt: skip
