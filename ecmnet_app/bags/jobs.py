@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BagJob", "BagSettings", "find_bags"]
+__all__ = ["BAG_SUFFIXES", "BagJob", "BagSettings", "find_bags"]
+
+BAG_SUFFIXES = (".mcap", ".db3", ".bag")
+"""Of bag files; each may be followed by .zstd."""
 
 
 @dataclass(frozen=True)
@@ -66,4 +70,41 @@ def find_bags(inputs: Sequence[str], out: Path) -> tuple[list[BagJob], list[str]
     Returns:
         The jobs, and a message for each input that names nothing.
     """
-    raise NotImplementedError
+    found: dict[Path, Path] = {}
+    problems = []
+    for text in inputs:
+        path = Path(text)
+        if path.exists() or not glob.has_magic(text):
+            paths = _bags_in(path)
+        else:
+            paths = [bag for match in sorted(glob.glob(text, recursive=True)) for bag in _bags_in(Path(match))]
+        paths = [bag for bag in paths if out.resolve() not in bag.resolve().parents]
+        if not paths:
+            problems.append(f"{text} holds no bags ({', '.join(BAG_SUFFIXES)}); name a bag, a folder or a pattern")
+        for bag in paths:
+            found.setdefault(bag.resolve(), bag)
+    jobs: list[BagJob] = []
+    taken: set[str] = set()
+    for bag in found.values():
+        name = bag.name if bag.is_dir() else bag.name.removesuffix(".zstd").rpartition(".")[0] or bag.name
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        jobs.append(BagJob(bag, out / name))
+    return jobs, problems
+
+
+def _bags_in(path: Path) -> list[Path]:
+    """One that is named itself, whatever its name, or those in a folder."""
+    if not path.is_dir() or (path / "metadata.yaml").exists():
+        return [path]
+    return [
+        bag
+        for bag in sorted(path.rglob("*"))
+        if (bag.is_dir() and (bag / "metadata.yaml").exists())
+        or (
+            bag.name.removesuffix(".zstd").endswith(BAG_SUFFIXES)
+            and bag.is_file()
+            and not (bag.parent / "metadata.yaml").exists()
+        )
+    ]

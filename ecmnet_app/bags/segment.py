@@ -2,17 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import csv
+import json
+import os
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+import ecmnet_app
 from ecmnet_app.bags.jobs import BagJob, BagSettings
-from ecmnet_app.bags.summary import BagSummary
-from ecmnet_app.core import Segmenter
+from ecmnet_app.bags.messages import (
+    CAMERA_INFO,
+    IMAGE,
+    LABEL_INFO,
+    LATCHED,
+    PICTURES,
+    as_cdr,
+    channel_of,
+    gray_image,
+    label_info,
+    picture_of,
+    stamp_of,
+)
+from ecmnet_app.bags.parts import MessageWriter, PartNote, part_path, read_messages, read_note, write_note
+from ecmnet_app.bags.reader import Bag, open_bag
+from ecmnet_app.bags.storage import Damage, Message
+from ecmnet_app.bags.summary import BagSummary, Gap, TopicSummary
+from ecmnet_app.core import Segmentation, Segmenter
+from ecmnet_app.errors import BagError, ConfigError, ImageError
+from ecmnet_app.media.files import write_atomically
 
 __all__ = ["PART_SECONDS", "BagPlan", "assemble_bag", "prepare_bag", "segment_bag", "segment_parts"]
 
 PART_SECONDS = 5
 """Of log time; the most that a run loses when it is killed."""
+PART_NS = PART_SECONDS * 10**9
+AHEAD = 3
+"""Batches that are read ahead, and that wait to be written."""
+GAP = 2.5
+"""Median steps that make a gap."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +76,97 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
         BagError: the bag cannot be read at all, holds no pictures, or the answers cannot be written.
         ConfigError: a chosen topic is not in the bag, or there are answers or parts already.
     """
-    raise NotImplementedError
+    note = job.parts / "job.json"
+    identity = _identity(job, settings, segmenter)
+    for folder, left in ((job.out, job.out / "job.json"), (job.parts, note)):
+        if not folder.exists():
+            continue
+        if not resume:
+            raise ConfigError(f"{folder} is there already; --resume goes on with it, or take another --out")
+        if not left.exists() or json.loads(left.read_text("utf-8"))["identity"] != identity:
+            raise ConfigError(f"{folder} is of another bag, weights or settings; remove it, or take another --out")
+    if job.out.exists():
+        summary = _read_summary(job)
+        return BagPlan(0, summary.frames, summary.frames, complete=True)
+    with open_bag(job.source) as bag:
+        kinds = _topics(job, bag, settings)
+        plan = BagPlan(-(-(bag.end + 1 - bag.start) // PART_NS), sum(bag.counts[topic] for topic in kinds), 0)
+        about = {
+            "identity": identity,
+            "topics": kinds,
+            "counts": {topic: bag.counts[topic] for topic in kinds} if bag.accounted else {},
+            "start": bag.start,
+            "end": bag.end,
+            "parts": plan.parts,
+            "problems": bag.problems,
+            "names": [*segmenter.label_set.names, "Unlabelled"],
+        }
+    if not note.exists():
+        with _writing(job.parts):
+            write_atomically(note, json.dumps(about).encode())
+    done = [part_path(job.parts, number) for number in range(plan.parts)]
+    frames = sum(len(read_note(path).frames) for path in done if path.exists())
+    return BagPlan(plan.parts, plan.frames, frames)
+
+
+def _identity(job: BagJob, settings: BagSettings, segmenter: Segmenter) -> dict[str, Any]:
+    """What the answers depend on, as plain JSON."""
+    files = [job.source] if job.source.is_file() else sorted(path for path in job.source.glob("*") if path.is_file())
+    return {
+        "version": ecmnet_app.__version__,
+        "weights": segmenter.weights.sha256,
+        "device": segmenter.engine.device.type,  # whichever GPU of several
+        "engine": segmenter.engine.name,
+        "settings": json.loads(json.dumps(asdict(settings))),
+        "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+    }
+
+
+def _topics(job: BagJob, bag: Bag, settings: BagSettings) -> dict[str, str]:
+    """Chosen topics and their types."""
+    there = {channel.topic: channel.kind for channel in bag.channels if channel.kind in PICTURES}
+    if not there:
+        raise BagError(f"{job.source} has no topics of pictures, only {_listed(c.topic for c in bag.channels)}")
+    unknown = [topic for topic in settings.topics if topic not in there]
+    if unknown:
+        raise ConfigError(f"{job.source} has no pictures in {_listed(unknown)}; it has some in {_listed(there)}")
+    return {topic: there[topic] for topic in sorted(settings.topics or there)}
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BagError(f"cannot write {path}: {error.strerror or error}; make room, and --resume") from error
+
+
+@dataclass(eq=False)
+class _Frame:
+    """A picture on its way."""
+
+    message: Message
+    header: Any
+    image: NDArray[np.uint8]
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Items of a part in order: frames, messages that are passed on, and what is wrong."""
+
+    part: int
+    items: list[_Frame | Message | str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    last: bool = False
+    """Of its part."""
+
+    @property
+    def frames(self) -> list[_Frame]:
+        return [item for item in self.items if isinstance(item, _Frame)]
 
 
 def segment_parts(
@@ -60,12 +186,285 @@ def segment_parts(
         BagError: `prepare_bag` has not been there, or a part cannot be written.
         DeviceError: see `Segmenter.predict`. Parts that are whole stay for the next run.
     """
-    raise NotImplementedError
+    about = _about(job)
+    numbers = range(start, about["parts"] if stop is None else stop)
+    missing = [number for number in numbers if not part_path(job.parts, number).exists()]
+    if not missing:
+        return
+    with (
+        open_bag(job.source) as bag,
+        _Writing(job, settings, segmenter) as writing,
+        # Leaving this block waits for what the threads have begun, a few frames.
+        ThreadPoolExecutor(1, "ecmnet-read") as reading,
+        ThreadPoolExecutor(1, "ecmnet-write") as writer,
+    ):
+        batches = _batches(bag, about, settings, missing)
+        ahead = deque(reading.submit(next, batches, None) for _ in range(AHEAD))
+        pending: deque[Future[None]] = deque()
+        while (batch := ahead.popleft().result()) is not None:
+            ahead.append(reading.submit(next, batches, None))
+            answers = _predict(segmenter, settings, batch)
+            pending.append(writer.submit(writing.add, batch, answers))
+            if len(pending) > AHEAD:
+                pending.popleft().result()
+            if progress is not None:
+                progress(len(batch.frames) + len(batch.skipped))
+        for future in pending:
+            future.result()
+
+
+def _about(job: BagJob) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = json.loads((job.parts / "job.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BagError(f"{job.parts} is not there or damaged; every machine must see it under this path") from error
+    return about
+
+
+def _batches(bag: Bag, about: dict[str, Any], settings: BagSettings, parts: Sequence[int]) -> Iterator[_Batch]:
+    """Everything in these parts, in the order of the bag; in its own thread."""
+    topics = about["topics"]
+    infos = {f"{_camera(topic)}/camera_info": topic for topic in topics}
+    for part in parts:
+        batch, first = _Batch(part), bag.start + part * PART_NS
+        for _, item in bag.items(first, first + PART_NS):
+            if isinstance(item, Damage):
+                batch.items.append(f"{about['identity']['files'][0][0]} {item.problem}")
+                continue
+            channel = item.channel
+            if settings.merge or (channel.topic in infos and channel.kind == CAMERA_INFO):
+                try:
+                    converted = as_cdr(item)
+                except ValueError as error:
+                    batch.items.append(f"{channel.topic} has a message that {error}")
+                else:
+                    if settings.merge:
+                        batch.items.append(converted)
+                    if channel.topic in infos and channel.kind == CAMERA_INFO:
+                        own = channel_of(f"{infos[channel.topic]}/camera_info", CAMERA_INFO)
+                        batch.items.append(converted._replace(channel=own))
+            if channel.topic in topics and channel.kind in PICTURES:
+                try:
+                    header, image = picture_of(item)
+                    if min(image.shape[:2]) < 32:
+                        raise ImageError(f"the picture is {image.shape[1]}x{image.shape[0]}, smaller than 32x32")
+                    batch.items.append(_Frame(item, header, image))
+                except ImageError as error:
+                    batch.skipped.append((channel.topic, str(error)))
+            if len(batch.frames) >= settings.batch:
+                yield batch
+                batch = _Batch(part)
+        batch.last = True
+        yield batch
+
+
+def _camera(topic: str) -> str:
+    """Namespace of the camera: /front/image_raw/compressed -> /front."""
+    base = topic.removesuffix("/compressed")
+    return base.rpartition("/")[0]
+
+
+def _predict(segmenter: Segmenter, settings: BagSettings, batch: _Batch) -> list[Segmentation | str]:
+    """Answers to the frames, or why there is none."""
+    options: dict[str, Any] = {"resolution": settings.resolution, "threshold": settings.threshold}
+    images = [frame.image for frame in batch.frames]
+    try:
+        return list(segmenter.predict_batch(images, **options)) if images else []
+    except ImageError as error:
+        if len(images) == 1:
+            return [str(error)]
+        return [answer for frame in batch.frames for answer in _predict(segmenter, settings, _Batch(0, [frame]))]
+
+
+class _Writing:
+    """Writes parts, one after the other."""
+
+    def __init__(self, job: BagJob, settings: BagSettings, segmenter: Segmenter) -> None:
+        self._job, self._settings, self._segmenter = job, settings, segmenter
+        self._writer: MessageWriter | None = None
+        self._note = PartNote()
+
+    def __enter__(self) -> _Writing:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if self._writer is not None:  # a part that is not whole
+            self._writer.__exit__(KeyboardInterrupt, error or KeyboardInterrupt(), trace)
+
+    def add(self, batch: _Batch, answers: list[Segmentation | str]) -> None:
+        """Write a batch, and the part as a whole once it has its last one."""
+        path = part_path(self._job.parts, batch.part)
+        if self._writer is None:
+            self._writer, self._note = MessageWriter(path), PartNote()
+        remaining = iter(answers)
+        for item in batch.items:
+            if isinstance(item, str):
+                self._note.problems.append(item)
+            elif isinstance(item, _Frame):
+                self._add_frame(item, next(remaining))
+            else:
+                self._writer.write(item)
+        for topic, reason in batch.skipped:
+            self._skip(topic, reason)
+        if batch.last:
+            with _writing(path):
+                write_note(path, self._note)
+            writer, self._writer = self._writer, None
+            writer.__exit__(None, None, None)
+
+    def _skip(self, topic: str, reason: str) -> None:
+        self._note.skipped.setdefault(topic, Counter())[reason] += 1
+
+    def _add_frame(self, frame: _Frame, answer: Segmentation | str) -> None:
+        topic = frame.message.channel.topic
+        if isinstance(answer, str):
+            self._skip(topic, answer)
+            return
+        assert self._writer is not None
+        outputs = {"mask": answer.labels}
+        if self._settings.confidence:
+            outputs["confidence"] = np.rint(255 * answer.confidence).astype(np.uint8)
+        for name, pixels in outputs.items():
+            channel, data = channel_of(f"{topic}/{name}", IMAGE), gray_image(frame.header, pixels)
+            self._writer.write(frame.message._replace(channel=channel, data=data, sequence=0))
+        shares = answer.areas().values()
+        confidence = float(answer.confidence.mean(dtype=np.float64))
+        self._note.frames.append([topic, frame.message.log_time, stamp_of(frame.header), confidence, *shares])
 
 
 def assemble_bag(job: BagJob) -> BagSummary:
-    """Make one bag of all the parts; a whole folder or none. The parts are gone then."""
-    raise NotImplementedError
+    """Make one bag of all the parts; a whole folder or none. The parts are gone then.
+
+    Raises:
+        BagError: a part is missing, or the bag cannot be written.
+    """
+    about = _about(job)
+    passing = job.out.with_name(f".{job.out.name}.{os.getpid()}")
+    try:
+        with _writing(job.out):
+            shutil.rmtree(passing, ignore_errors=True)
+            passing.mkdir(parents=True)
+            summary = _assemble(job, about, passing)
+            shutil.copy(job.parts / "job.json", passing)
+            write_atomically(
+                passing / job.record.name, (json.dumps(summary.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
+            )
+            os.replace(passing, job.out)
+    finally:
+        shutil.rmtree(passing, ignore_errors=True)
+    shutil.rmtree(job.parts, ignore_errors=True)
+    return summary
+
+
+def _assemble(job: BagJob, about: dict[str, Any], folder: Path) -> BagSummary:
+    stats = {topic: _Stats() for topic in about["topics"]}
+    problems = list(about["problems"])
+    bag = folder / job.bag.name
+    with (
+        MessageWriter(bag) as writer,
+        (folder / job.frames.name).open("w", newline="", encoding="utf-8") as table,
+    ):
+        rows = csv.writer(table, lineterminator="\n")
+        rows.writerow(["topic", "log_time_ns", "stamp_ns", "confidence", *about["names"]])
+        for topic in about["topics"]:
+            channel = channel_of(f"{topic}/label_info", LABEL_INFO, LATCHED)
+            data = label_info(about["names"][:-1], about["identity"]["settings"]["threshold"] or 0.0, about["start"])
+            writer.write(Message(channel, about["start"], about["start"], 0, data))
+        for number in range(about["parts"]):
+            path = part_path(job.parts, number)
+            if not path.exists():
+                raise BagError(f"{path} is missing; segment the bag again with --resume")
+            note = read_note(path)
+            for topic, log_time, stamp, confidence, *shares in note.frames:
+                stats[str(topic)].add(int(stamp), float(confidence), [float(share) for share in shares])
+                rows.writerow([topic, log_time, stamp, *(f"{value:.6f}" for value in (confidence, *shares))])
+            for topic, reasons in note.skipped.items():
+                stats[topic].skipped.update(reasons)
+            problems += [problem for problem in note.problems if problem not in problems]
+            for message in read_messages(path):
+                writer.write(message)
+        counts = dict(writer.counts)
+    _write_metadata(folder / "metadata.yaml", job, about, counts)
+    topics = [
+        stats[topic].summary(topic, kind, about["counts"].get(topic), about["names"])
+        for topic, kind in about["topics"].items()
+    ]
+    return BagSummary(
+        str(job.source), str(job.out), about["start"], about["end"], topics, problems, sum(counts.values())
+    )
+
+
+class _Stats:
+    """Of one topic."""
+
+    def __init__(self) -> None:
+        self.stamps: list[int] = []
+        self.skipped: Counter[str] = Counter()
+        self._confidence = 0.0
+        self._areas: NDArray[np.float64] | None = None
+
+    def add(self, stamp: int, confidence: float, shares: list[float]) -> None:
+        """A frame."""
+        self.stamps.append(stamp)
+        self._confidence += confidence
+        self._areas = np.array(shares) if self._areas is None else self._areas + shares
+
+    def summary(self, topic: str, kind: str, count: int | None, names: list[str]) -> TopicSummary:
+        """Of all frames; `count` as the bag tells it."""
+        result = TopicSummary(topic, kind, len(self.stamps), skipped=dict(self.skipped))
+        if count is not None:
+            result.lost = max(0, count - len(self.stamps) - self.skipped.total())
+        if self._areas is None:
+            return result
+        number = len(self.stamps)
+        result.first_stamp_ns, result.last_stamp_ns = self.stamps[0], self.stamps[-1]
+        result.areas = dict(zip(names, (self._areas / number).tolist(), strict=True))
+        result.confidence = self._confidence / number
+        steps = np.diff(np.array(self.stamps, np.int64)).astype(np.float64)
+        median = float(np.median(steps)) if len(steps) else 0.0
+        if median > 0:
+            result.rate = 1e9 / median
+            wide = np.flatnonzero(steps > GAP * median).tolist()
+            result.gaps = [Gap(self.stamps[index], float(steps[index]) / 1e9) for index in wide]
+        return result
+
+
+def _write_metadata(path: Path, job: BagJob, about: dict[str, Any], counts: dict[Any, int]) -> None:
+    """What `ros2 bag` asks for beside the file."""
+    duration = {"nanoseconds": about["end"] - about["start"]}
+    start = {"nanoseconds_since_epoch": about["start"]}
+    total = sum(counts.values())
+    topics = [
+        {
+            "topic_metadata": {
+                "name": channel.topic,
+                "type": channel.kind,
+                "serialization_format": "cdr",
+                "offered_qos_profiles": channel.qos,
+            },
+            "message_count": count,
+        }
+        for channel, count in counts.items()
+    ]
+    file = {"path": job.bag.name, "starting_time": start, "duration": duration, "message_count": total}
+    information = {
+        "version": 5,
+        "storage_identifier": "mcap",
+        "duration": duration,
+        "starting_time": start,
+        "message_count": total,
+        "topics_with_message_count": topics,
+        "compression_format": "",
+        "compression_mode": "",
+        "relative_file_paths": [job.bag.name],
+        "files": [file],
+    }
+    text = json.dumps({"rosbag2_bagfile_information": information}, indent=2)  # JSON is YAML
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _read_summary(job: BagJob) -> BagSummary:
+    return BagSummary.from_dict(json.loads(job.record.read_text("utf-8")))
 
 
 def segment_bag(
@@ -77,6 +476,7 @@ def segment_bag(
 ) -> BagSummary:
     """All of it in this process."""
     plan = prepare_bag(job, settings, segmenter, resume)
-    if not plan.complete:
-        segment_parts(job, settings, segmenter, progress=progress)
+    if plan.complete:
+        return _read_summary(job)
+    segment_parts(job, settings, segmenter, progress=progress)
     return assemble_bag(job)

@@ -1,0 +1,55 @@
+"""Overlays of a bag's pictures as videos, one of each topic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from ecmnet_app.bags.frames import read_frames
+from ecmnet_app.bags.jobs import BagJob
+from ecmnet_app.bags.pictures import pictures
+from ecmnet_app.core import LabelSet, Segmentation
+from ecmnet_app.media.videos import ClipWriter
+
+__all__ = ["clip_paths", "write_clips"]
+
+
+def clip_paths(job: BagJob, topics: Sequence[str]) -> Mapping[str, Path]:
+    """Where the clip of each topic goes: /front/image_raw to front_image_raw_overlay.mp4, beside the masks."""
+    paths: dict[str, Path] = {}
+    for topic in topics:
+        name = topic.strip("/").replace("/", "_") or "topic"
+        while (path := job.out / f"{name}_overlay.mp4") in paths.values():
+            name += "_"
+        paths[topic] = path
+    return paths
+
+
+def write_clips(job: BagJob, label_set: LabelSet, opacity: float = 0.5) -> None:
+    """Write the clip of each topic with frames, H.264 in an MP4, unless it is there; each a whole file or none.
+
+    Frames are shown at the times of their stamps, at the size of the topic's first.
+
+    Args:
+        label_set: of the weights that segmented the bag.
+        opacity: of the colours.
+
+    Raises:
+        BagError: the bag or its answers cannot be read.
+        VideoError: a clip cannot be written.
+    """
+    tables = read_frames(job.frames)
+    for topic, path in clip_paths(job, list(tables)).items():
+        if path.exists():
+            continue
+        times = tables[topic].times
+        shown = pictures(job, topic)
+        first = next(shown)
+        height, width = first.labels.shape
+        with ClipWriter(path, width, height) as clip:
+            for index, picture in enumerate(chain([first], shown)):
+                answer = Segmentation(picture.labels, np.empty(0, np.float32), label_set)
+                clip.write(answer.overlay(picture.image, opacity), float(times[index] - times[0]) / 1e9)

@@ -1,0 +1,122 @@
+"""What becomes of one stretch of a bag: a file of messages and a note, whole or not there."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from mcap.writer import CompressionType, Writer
+
+from ecmnet_app.bags.mcap_file import McapFile
+from ecmnet_app.bags.storage import Channel, Message
+from ecmnet_app.errors import BagError
+from ecmnet_app.media.files import write_atomically
+
+__all__ = ["MessageWriter", "PartNote", "part_path", "read_messages", "read_note", "write_note"]
+
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass
+class PartNote:
+    """What a part holds beside its messages."""
+
+    frames: list[list[str | int | float]] = field(default_factory=list)
+    """Rows of `BagJob.frames`: topic, log time, stamp, mean confidence, shares."""
+    skipped: dict[str, Counter[str]] = field(default_factory=dict)
+    """By topic, messages without a picture by what was wrong with them."""
+    problems: list[str] = field(default_factory=list)
+    """What could not be read."""
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """Of the messages; the note is beside it, and written first."""
+    return folder / f"{number:06d}.mcap"
+
+
+def write_note(path: Path, note: PartNote) -> None:
+    """Of the part at `path`."""
+    write_atomically(path.with_suffix(".json"), json.dumps(asdict(note)).encode())
+
+
+def read_note(path: Path) -> PartNote:
+    """Of the part at `path`."""
+    values = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    skipped = {topic: Counter(reasons) for topic, reasons in values["skipped"].items()}
+    return PartNote(values["frames"], skipped, values["problems"])
+
+
+def read_messages(path: Path) -> Iterator[Message]:
+    """Those of the part at `path`, in the order in which they were written."""
+    for block in McapFile(path).blocks:
+        yield from block.read().messages
+
+
+class MessageWriter:
+    """An MCAP file, as a context: a whole file, or none on an error. Equal messages give equal bytes.
+
+    Raises:
+        BagError: on every call: the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._passing = path.with_name(f".{path.name}.{os.getpid()}")  # several processes may do one part
+        self._schemas: dict[tuple[str, str, bytes], int] = {}
+        self._channels: dict[Channel, int] = {}
+        self.counts: Counter[Channel] = Counter()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = io.BufferedWriter(io.FileIO(self._passing, "w"), CHUNK_BYTES)
+            self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD)
+            self._writer.start("ros2", "ecmnet")
+        except OSError as error:
+            raise self._error(error) from error
+
+    def _error(self, error: OSError) -> BagError:
+        return BagError(f"cannot write {self._path}: {error.strerror or error}; make room, and --resume")
+
+    def write(self, message: Message) -> None:
+        """Add a message of CDR."""
+        channel = message.channel
+        try:
+            if channel not in self._channels:
+                self._channels[channel] = self._register(channel)
+            self._writer.add_message(
+                self._channels[channel], message.log_time, message.data, message.publish_time, message.sequence
+            )
+        except OSError as error:
+            raise self._error(error) from error
+        self.counts[channel] += 1
+
+    def _register(self, channel: Channel) -> int:
+        schema = channel.kind, channel.schema_encoding, channel.schema
+        if schema not in self._schemas:
+            self._schemas[schema] = self._writer.register_schema(*schema)
+        more = {"offered_qos_profiles": channel.qos, "topic_type_hash": channel.type_hash}
+        kept = {key: value for key, value in more.items() if value}
+        return self._writer.register_channel(channel.topic, channel.encoding, self._schemas[schema], kept)
+
+    def __enter__(self) -> MessageWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._writer.finish()
+                self._file.close()
+                os.replace(self._passing, self._path)
+        except OSError as problem:
+            raise self._error(problem) from problem
+        finally:
+            self._file.close()
+            self._passing.unlink(missing_ok=True)
