@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
 from ecmnet_app.core.weights import load_weights
 from ecmnet_app.media.files import write_atomically
+from ecmnet_app.network.traffic import GROUPS
 from ecmnet_app.training.figures import svg_bytes
 
 OURS = ("camvid", "camvid-scratch")
@@ -65,19 +67,21 @@ def draw_accuracy(report: dict[str, Any]) -> bytes:
                 axes.annotate(peer.network, (x, peer.miou), (8, 0), textcoords="offset points", va="center")
     for name in sorted(times.keys() - {p.network for p in PUBLISHED} - {"ECMNet", "ECMNet, plain"}):
         by_time.axvline(times[name], color="0.8", linewidth=1, zorder=0)
-        by_time.annotate(
-            f"{name} (none published)", (times[name], 74.4), rotation=90, fontsize=8, color="0.4", ha="right", va="top"
-        )
+        by_time.annotate(name, (times[name], 65.6), rotation=90, fontsize=8, color="0.4", ha="right", va="bottom")
     by_size.set(xlabel="parameters, millions", ylabel="mIoU on CamVid test, %", xlim=(0.55, 1.15), ylim=(65.5, 74.5))
-    by_time.set(
-        xlabel=f"milliseconds a picture of 360x480, {report['machine']}",
-        xlim=(0, 1.4 * max(times["ECMNet"], times["LETNet"], times["SegFormer-B0"])),
+    by_time.set(xlabel=f"p50 of a picture of 360x480, ms, {report['machine']}", xscale="log")
+    by_time.set_xlim(0.8 * min(times.values()), 2 * max(times[name] for name in times if name != "ECMNet, plain"))
+    by_time.xaxis.set_major_locator(FixedLocator([0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500]))
+    by_time.xaxis.set_minor_locator(NullLocator())
+    by_time.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    figure.suptitle(
+        "Filled: measured here. Hollow: accuracy as its authors publish it. Lines: they publish none for CamVid.",
+        fontsize=10,
     )
-    figure.suptitle("Filled: measured here. Hollow: accuracy as its authors publish it.", fontsize=10)
     return svg_bytes(figure)
 
 
-LAUNCHES = (
+CHAIN = (
     ("initial block", 3),
     ("downsampling", 1),
     ("encoder, 1/4", 9),
@@ -85,31 +89,59 @@ LAUNCHES = (
     ("encoder, 1/8", 36),
     ("downsampling", 1),
     ("encoder, 1/16", 36),
-    ("long connections", 9),
-    ("FFM", 7),
+    ("FFM", 5),
     ("decoder", 30),
     ("classes of pixels", 1),
 )
-"""The kernels of the GPU engine in the order in which `FusedECMNet` launches them; all have the same few names."""
+"""The kernels of `FusedECMNet` in the order of their launch, most of them of one name, without the long connections."""
+ASIDE = ("_connect", "_look", "_refine")
+"""The kernels of a long connection, which run beside the encoder..."""
+BROUGHT_DOWN = (2, 1, 0)
+"""...and how many of the FFM's convolutions follow on the stream of each, from 1/4 to 1/16."""
 
 
 def microseconds(kernels: list[dict[str, Any]]) -> dict[str, float]:
-    """What each layer group's kernels take, and what passes between kernels.
+    """What the kernels of each layer group take; some of them run side by side.
 
     Raises:
-        ValueError: they are not those of `LAUNCHES`.
+        ValueError: they are not those of `CHAIN` and the long connections.
     """
-    own = [k for k in kernels if not k["name"].startswith(("Mem", "void at::"))]  # copies, and the fill of the sums
-    if len(own) != sum(count for _, count in LAUNCHES):
-        raise ValueError(f"{len(own)} kernels, where LAUNCHES has {sum(count for _, count in LAUNCHES)}")
-    spent: dict[str, float] = {}
-    rest = iter(own)
-    for group, count in LAUNCHES:
-        spent[group] = spent.get(group, 0) + sum(next(rest)["us"] for _ in range(count))
-    others = sum(k["us"] for k in kernels) - sum(k["us"] for k in own)
-    last = max(kernels, key=lambda k: k["start"])
-    between = last["start"] + last["us"] - sum(k["us"] for k in kernels)
-    return spent | {"copies and fills": others, "between kernels": max(0.0, between)}
+    spent = dict.fromkeys((*GROUPS.values(), "copies and fills"), 0.0)
+    chain = [group for group, count in CHAIN for _ in range(count)]
+    position = connections = 0
+    following: dict[int, int] = {}  # by stream: convolutions of the FFM that are still to come
+    for kernel in kernels:
+        name, stream = kernel["name"], kernel["stream"]
+        if name.startswith(("Mem", "void at::")):
+            group = "copies and fills"
+        elif name in ASIDE:
+            group = "long connections"
+            if name == "_refine":
+                following[stream] = BROUGHT_DOWN[connections]
+                connections += 1
+        elif following.get(stream, 0):
+            group = "FFM"
+            following[stream] -= 1
+        else:
+            group = chain[position] if position < len(chain) else ""
+            position += 1
+        if group:
+            spent[group] += kernel["us"]
+    if position != len(chain) or connections != len(BROUGHT_DOWN):
+        raise ValueError(
+            f"{position} kernels and {connections} long connections, where the engine has {len(chain)} and 3"
+        )
+    return spent
+
+
+def idle(kernels: list[dict[str, Any]]) -> float:
+    """Microseconds from the first kernel to the end of the last in which none runs."""
+    found = [k for k in kernels if not k["name"].startswith("Mem")]  # the picture's copy comes before the graph
+    now, waited = found[0]["start"], 0.0
+    for kernel in found:
+        waited += max(0.0, kernel["start"] - now)
+        now = max(now, kernel["start"] + kernel["us"])
+    return waited
 
 
 def draw_groups(report: dict[str, Any]) -> bytes:
@@ -118,13 +150,14 @@ def draw_groups(report: dict[str, Any]) -> bytes:
     shapes.sort(key=lambda shape: shape["size"])
     figure = Figure(figsize=(3.6 * len(shapes), 4), layout="constrained")
     for axes, shape in zip(figure.subplots(1, len(shapes), sharey=True, squeeze=False)[0], shapes, strict=True):
-        spent = microseconds(shape["kernels"])
+        spent = microseconds(shape["kernels"]) | {"no kernel runs": idle(shape["kernels"])}
         rooflines = {g["group"]: 1e3 * max(g["memory_ms"], g["arithmetic_ms"]) for g in shape["groups"]}
         names = list(spent)[::-1]
         axes.barh(names, [spent[name] for name in names], color="tab:blue", label="measured")
         axes.barh(names, [rooflines.get(name, 0) for name in names], 0.3, color="tab:orange", label="roofline")
         axes.set_title("x".join(str(side) for side in shape["size"]), fontsize=10)
-        axes.set_xlabel(f"microseconds, {sum(spent.values()):.0f} in all")
+        ours = next(row["in_a_row_ms"] for row in shape["networks"] if row["network"] == "ECMNet")
+        axes.set_xlabel(f"microseconds; {1e3 * ours:.0f} for an answer")
     figure.axes[0].legend(loc="lower right", frameon=False)
     figure.suptitle(report["machine"], fontsize=10)
     return svg_bytes(figure)
@@ -133,6 +166,8 @@ def draw_groups(report: dict[str, Any]) -> bytes:
 def group_table(shape: dict[str, Any]) -> str:
     """The roofline of each layer group, and what was measured where that is known. Markdown."""
     spent = microseconds(shape["kernels"]) if shape.get("kernels") else {}
+    if spent:
+        spent["no kernel runs"] = idle(shape["kernels"])
     lines = [
         "| layer group | MB moved | at the copy's rate, us | GFLOP | at the product's rate, us | measured, us |",
         "|---|--:|--:|--:|--:|--:|",
@@ -143,8 +178,19 @@ def group_table(shape: dict[str, Any]) -> str:
             f"| {g['group']} | {g['megabytes']:.1f} | {1e3 * g['memory_ms']:.1f} | {g['gflops']:.2f} "
             f"| {1e3 * g['arithmetic_ms']:.1f} | {measured} |"
         )
-    for name in spent.keys() - {g["group"] for g in shape["groups"]}:
-        lines.append(f"| {name} | | | | | {spent[name]:.0f} |")
+    named = {g["group"] for g in shape["groups"]}
+    lines += [f"| {name} | | | | | {us:.0f} |" for name, us in spent.items() if name not in named]
+    return "\n".join(lines)
+
+
+def race_table(report: dict[str, Any]) -> str:
+    """Everybody at every shape: p50 of single answers, and of many in a row. Markdown."""
+    shapes = sorted(report["shapes"], key=lambda shape: (shape["batch"], shape["size"]))
+    titles = [f"{s['size'][0]}x{s['size'][1]}" + (f", {s['batch']} pictures" * (s["batch"] > 1)) for s in shapes]
+    lines = [f"| network | how | {' | '.join(titles)} |", f"|---|---|{'--:|' * len(shapes)}"]
+    for rows in zip(*(shape["networks"] for shape in shapes), strict=True):
+        cells = [f"{row['p50_ms']:.2f} / {row['in_a_row_ms']:.2f}" for row in rows]
+        lines.append(f"| {rows[0]['network']} | {rows[0]['form']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -158,6 +204,7 @@ def main() -> None:
     write_atomically(args.out / "accuracy.svg", draw_accuracy(report))
     if all(shape.get("kernels") for shape in report["shapes"]):
         write_atomically(args.out / "groups.svg", draw_groups(report))
+    print(race_table(report))
     for shape in report["shapes"]:
         print(f"\n{shape['size'][0]}x{shape['size'][1]}, batch {shape['batch']}\n\n{group_table(shape)}")
 
