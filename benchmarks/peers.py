@@ -270,14 +270,7 @@ def main() -> None:
         shapes = [(size, batch) for size in sizes for batch in args.batch]
     device = choose_device(args.device)
     weights = load_weights(args.weights)
-    names = [name for name in available_engines(device) if name != "eager"]  # which is the plain network
-    engines = []
-    for name in names:
-        try:
-            engines.append(make_engine(name, weights, device))
-            engines[-1].wait()
-        except Exception as error:  # the others are worth measuring without it
-            print(f"the engine {name}: {type(error).__name__}: {error}\n")
+    engines = engines_here(weights, device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     rates = Rates(device)
     report: dict[str, Any] = {
@@ -291,13 +284,12 @@ def main() -> None:
         "shapes": [],
     }
 
-    def keep() -> None:
+    def keep() -> None:  # after every step: a run that is cut off has not been for nothing
         if args.json:
             args.json.write_text(json.dumps(report, indent=1))
 
-    print(
-        f"{report['machine']}, torch {torch.__version__}, {report['date']}. A copy moves {rates.copy / 1e9:.0f} GB/s,"
-    )
+    print(f"{report['machine']}, torch {torch.__version__}, {report['date']}.", end=" ")
+    print(f"A copy moves {rates.copy / 1e9:.0f} GB/s,", end=" ")
     print(f"a {short(dtype)} matrix product runs at {rates.product(dtype) / 1e12:.3g} TFLOP/s.\n")
     print("| size | batch | network | how | parameters, M | p50, ms | p99, ms | in a row, ms | pictures/s | ratio |")
     print("|---|--:|---|---|--:|--:|--:|--:|--:|--:|", flush=True)
@@ -308,20 +300,14 @@ def main() -> None:
         with torch.inference_mode():
             everybody = contenders(engines, weights, device, size, batch)
             race(everybody, device, args.seconds)
-        rows = results(everybody, batch)
-        for row in rows:
-            print(
-                f"| {size[0]}x{size[1]} | {batch} | {row['network']} | {row['form']} | {row['parameters'] / 1e6:.2f} "
-                f"| {row['p50_ms']:.3f} | {row['p99_ms']:.3f} | {row['in_a_row_ms']:.3f} | {row['per_second']:.0f} "
-                f"| {row['ratio']:.2f} |",
-                flush=True,
-            )
-        report["shapes"].append({"size": size, "batch": batch, "networks": rows})
+        shape = {"size": size, "batch": batch, "networks": results(everybody, batch)}
+        report["shapes"].append(shape)
+        print(lines(shape), flush=True)
         keep()
         if device.type == "cuda":
-            report["shapes"][-1]["kernels"] = kernels(everybody[0].run)
+            shape["kernels"] = kernels(everybody[0].run)
         groups = bounds(layer_groups(weights.architecture, size), batch, dtype, rates)
-        report["shapes"][-1] |= {"roofline_ms": estimate_ms(groups), "groups": [asdict(group) for group in groups]}
+        shape |= {"roofline_ms": estimate_ms(groups), "groups": [asdict(group) for group in groups]}
         keep()
     if engines and not args.size:
         report["host"] = [from_host(engines[0], weights, *case, args.seconds) for case in HOST]
@@ -330,6 +316,31 @@ def main() -> None:
             print(f"{line['size']}, batch {line['batch']}, answered at {line['answer']}: p50 {line['p50_ms']:.2f} ms")
         keep()
     print(f"\nratio: p50 over that of the first line of the shape; {time.perf_counter() - began:.0f} s in all")
+
+
+def engines_here(weights: Weights, device: torch.device) -> list[Engine]:
+    """All but eager, which is the plain network, as fast as they get."""
+    engines = []
+    for name in available_engines(device):
+        if name == "eager":
+            continue
+        try:
+            engines.append(make_engine(name, weights, device))
+            engines[-1].wait()
+        except Exception as error:  # the others are worth measuring without it
+            print(f"the engine {name}: {type(error).__name__}: {error}\n")
+    return engines
+
+
+def lines(shape: dict[str, Any]) -> str:
+    """Of the table."""
+    height, width = shape["size"]
+    return "\n".join(
+        f"| {height}x{width} | {shape['batch']} | {row['network']} | {row['form']} | {row['parameters'] / 1e6:.2f} "
+        f"| {row['p50_ms']:.3f} | {row['p99_ms']:.3f} | {row['in_a_row_ms']:.3f} | {row['per_second']:.0f} "
+        f"| {row['ratio']:.2f} |"
+        for row in shape["networks"]
+    )
 
 
 def from_host(
@@ -354,12 +365,12 @@ def from_host(
 
 
 def results(everybody: Sequence[Contender], batch: int) -> list[dict[str, Any]]:
-    """A line for each."""
+    """What was measured of each."""
     ours = everybody[0]
-    lines = []
+    rows = []
     for contender in everybody:
         p50, p99 = (float(value) for value in np.percentile(contender.ms, [50, 99]))
-        lines.append(
+        rows.append(
             {
                 "network": contender.network,
                 "form": contender.form,
@@ -374,7 +385,7 @@ def results(everybody: Sequence[Contender], batch: int) -> list[dict[str, Any]]:
                 "ratio_in_a_row": in_a_row / float(np.median(ours.in_a_row_ms)),
             }
         )
-    return lines
+    return rows
 
 
 if __name__ == "__main__":
