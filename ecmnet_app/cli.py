@@ -79,11 +79,13 @@ def _add_command(
     )
 
 
-def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_model_arguments(parser: argparse.ArgumentParser, engine: str = "auto") -> None:
     group = parser.add_argument_group("network")
     group.add_argument("--weights", default="default", help="name, or path of a .safetensors file with its .json")
     group.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
-    group.add_argument("--engine", default="auto", help="auto, or one that `ecmnet info` lists")
+    group.add_argument(
+        "--engine", default=engine, help=f"auto, the fastest here, or one that `ecmnet info` lists ({engine})"
+    )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     group.add_argument(
         "--resolution",
@@ -344,7 +346,7 @@ def add_evaluate_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         help="folder for the same as a page, with plots of calibration and confusions",
     )
     parser.add_argument("--record", action="store_true", help="keep the scores in the weights' JSON as well")
-    _add_model_arguments(parser)
+    _add_model_arguments(parser, engine="eager")
     parser.set_defaults(run=run_evaluate)
 
 
@@ -394,7 +396,7 @@ def add_calibrate_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         metavar="NAME|PATH",
         help="keep the temperature in the JSON of these weights: the ones that were trained alike on all pictures",
     )
-    _add_model_arguments(parser)
+    _add_model_arguments(parser, engine="eager")
     parser.set_defaults(run=run_calibrate)
 
 

@@ -167,7 +167,7 @@ def evaluate(
     device: str = "auto",
     resolution: int | None = None,
     *,
-    engine: str = "auto",
+    engine: str = "eager",
     threads: int | None = None,
     leave_out: str | None = None,
     only: str | None = None,
