@@ -1,9 +1,10 @@
 """The engine for a GPU: fused kernels, captured as a CUDA graph for each picture size that comes back.
 
 A picture is uploaded as bytes; normalisation, network, interpolation, labels and confidence are made on the GPU. The
-kernels are compiled once, whatever the sizes, by a thread of their own (cached on disk by Triton: later starts take
-about a second); until they are there, PyTorch's own operations run the folded network. A size that comes for the first
-time is answered by launching the kernels one by one, the second time it is captured.
+kernels are compiled once, whatever the sizes, by a thread of their own, which a process that ends waits for, as Triton
+keeps what it made on disk and the next start takes a second or two; until they are there, PyTorch's own operations run
+the folded network. A size that comes for the first time is answered by launching the kernels one by one, the second
+time it is captured.
 """
 
 from __future__ import annotations
@@ -72,11 +73,11 @@ class CudaGraphEngine(Engine):
             self._stream = torch.cuda.Stream(device)
         self.graphs: GraphCache[_Key, _Graph] = GraphCache(self._capture, torch.cuda.empty_cache, MAX_GRAPHS)
         self._failure: BaseException | None = None
-        self._compiling = threading.Thread(target=self._compile, name="ecmnet-compile", daemon=True)
+        self._compiling = threading.Thread(target=self._compile, name="ecmnet-compile")
         self._compiling.start()
 
     def wait(self) -> None:
-        """Until the kernels are compiled.
+        """See `Engine.wait`: until the kernels are compiled.
 
         Raises:
             DeviceError: they cannot be compiled here; the engine goes on with PyTorch's own operations.

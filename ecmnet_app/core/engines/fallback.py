@@ -60,6 +60,10 @@ class FallbackEngine(Engine):
         """Of the activations of the engine that is asked first."""
         return self._main.dtype
 
+    def wait(self) -> None:
+        """See `Engine.wait`."""
+        self._main.wait()
+
     def logits(self, pictures: NDArray[np.uint8]) -> Tensor:
         """See `Engine.logits`; on the CPU where the GPU failed."""
         return self._run(lambda engine: engine.logits(pictures))

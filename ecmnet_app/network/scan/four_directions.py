@@ -69,9 +69,9 @@ if triton is not None:
         return a * later_a, later_a * b + later_b
 
     @triton.jit(do_not_specialize=["height", "width"])
-    def _kernel(u, projected, y, dt_proj, dt_bias, A, D, height, width,
-                INNER: tl.constexpr, RANK: tl.constexpr, N: tl.constexpr, STRIDE: tl.constexpr,
-                CHANNELS: tl.constexpr, STEPS: tl.constexpr):  # fmt: skip
+    def _scan_four_directions(u, projected, y, dt_proj, dt_bias, A, D, height, width,
+                              INNER: tl.constexpr, RANK: tl.constexpr, N: tl.constexpr, STRIDE: tl.constexpr,
+                              CHANNELS: tl.constexpr, STEPS: tl.constexpr):  # fmt: skip
         k = tl.program_id(1)
         b = tl.program_id(2)
         length = height * width
@@ -130,7 +130,7 @@ def scan_four_directions(u: Tensor, projected: Tensor, weights: ScanWeights, man
     y = u.new_empty((batch, DIRECTIONS, height, width, inner), dtype=torch.float32)
     many = batch >= MANY if many is None else many
     channels = min(CHANNELS[many], inner & -inner)
-    _kernel[(inner // channels, DIRECTIONS, batch)](
+    _scan_four_directions[(inner // channels, DIRECTIONS, batch)](
         u, projected, y, *weights, height, width,
         INNER=inner, RANK=rank, N=state, STRIDE=projected.shape[-1], CHANNELS=channels, STEPS=STEPS[many],
         num_warps=2 if many else 4,

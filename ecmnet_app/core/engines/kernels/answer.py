@@ -27,7 +27,7 @@ def _source(position, size, source_size):
 
 
 @triton.jit(do_not_specialize=["height", "width", "half_height", "half_width", "temperature"])
-def _kernel(logits, labels, confidence, height, width, half_height, half_width, temperature,
+def _answer(logits, labels, confidence, height, width, half_height, half_width, temperature,
             CLASSES: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     b = tl.program_id(1)
     p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -57,7 +57,7 @@ def answer(logits: Tensor, classes: int, size: tuple[int, int], temperature: flo
     batch, half_height, half_width, block = cells(logits)
     labels = torch.empty((batch, *size), dtype=torch.uint8, device=logits.device)
     confidence = torch.empty((batch, *size), device=logits.device)
-    _kernel[(triton.cdiv(size[0] * size[1], ROWS), batch)](
+    _answer[(triton.cdiv(size[0] * size[1], ROWS), batch)](
         logits, labels, confidence, *size, half_height, half_width, float(temperature),
         CLASSES=classes, BLOCK=block, ROWS=ROWS, num_warps=4,
     )  # fmt: skip

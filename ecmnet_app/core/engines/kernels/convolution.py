@@ -50,9 +50,9 @@ class Convolution(NamedTuple):
 
 
 @triton.jit(do_not_specialize=["height", "width", "out_height", "out_width", "stride"])
-def _kernel(x, y, weight, bias, slope, height, width, out_height, out_width, stride,
-            IN: tl.constexpr, BLOCK_IN: tl.constexpr, OUT: tl.constexpr, BLOCK_OUT: tl.constexpr,
-            ROWS: tl.constexpr):  # fmt: skip
+def _convolution(x, y, weight, bias, slope, height, width, out_height, out_width, stride,
+                 IN: tl.constexpr, BLOCK_IN: tl.constexpr, OUT: tl.constexpr, BLOCK_OUT: tl.constexpr,
+                 ROWS: tl.constexpr):  # fmt: skip
     b = tl.program_id(1)
     p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = p < out_height * out_width
@@ -71,7 +71,7 @@ def convolution(x: Tensor, weights: Convolution, large: bool | None = None) -> T
     out_height, out_width = -(-height // stride), -(-width // stride)
     y = x.new_empty((batch, out_height, out_width, out))
     tile = rows_of(batch * out_height * out_width, large)
-    _kernel[(triton.cdiv(out_height * out_width, tile["ROWS"]), batch)](
+    _convolution[(triton.cdiv(out_height * out_width, tile["ROWS"]), batch)](
         x, y, *weights[:3], height, width, out_height, out_width, stride,
         IN=channels, BLOCK_IN=block_of(channels), OUT=out, BLOCK_OUT=block_of(out), **tile,
     )  # fmt: skip

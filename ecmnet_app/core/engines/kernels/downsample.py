@@ -56,10 +56,10 @@ class Downsample(NamedTuple):
 
 
 @triton.jit(do_not_specialize=["height", "width", "out_height", "out_width"])
-def _kernel(x, y, z, weight, bias, slope, scale, shift, pool_slope, next_scale, next_shift, next_slope,
-            height, width, out_height, out_width,
-            IN: tl.constexpr, BLOCK_IN: tl.constexpr, OUT: tl.constexpr, BLOCK_OUT: tl.constexpr, POOL: tl.constexpr,
-            ROWS: tl.constexpr):  # fmt: skip
+def _downsample(x, y, z, weight, bias, slope, scale, shift, pool_slope, next_scale, next_shift, next_slope, height,
+                width, out_height, out_width,
+                IN: tl.constexpr, BLOCK_IN: tl.constexpr, OUT: tl.constexpr, BLOCK_OUT: tl.constexpr,
+                POOL: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     b = tl.program_id(1)
     p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = p < out_height * out_width
@@ -91,7 +91,7 @@ def downsample(x: Tensor, weights: Downsample, following: Norm, large: bool | No
     out_height, out_width = -(-height // 2), -(-width // 2)
     y, z = (x.new_empty((batch, out_height, out_width, weights.channels)) for _ in range(2))
     rows = 64 if is_large(batch * out_height * out_width, large) else 32
-    _kernel[(triton.cdiv(out_height * out_width, rows), batch)](
+    _downsample[(triton.cdiv(out_height * out_width, rows), batch)](
         x, y, z, *weights[:3], *weights.pooled, *following, height, width, out_height, out_width,
         IN=channels, BLOCK_IN=block_of(channels), OUT=weights.convolved, BLOCK_OUT=block_of(weights.convolved),
         POOL=weights.channels - weights.convolved, ROWS=rows, num_warps=4,

@@ -51,8 +51,9 @@ class EdabDepthwise(NamedTuple):
 
 
 @triton.jit(do_not_specialize=["height", "width", "dilation", "steps", "columns"])
-def _kernel(up, y, sums, high, high_bias, high_slope, wide, wide_bias, wide_slope, height, width, dilation, steps,
-            columns, HALF: tl.constexpr, CHANNELS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
+def _edab_depthwise(up, y, sums, high, high_bias, high_slope, wide, wide_bias, wide_slope, height, width, dilation,
+                    steps, columns,
+                    HALF: tl.constexpr, CHANNELS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     """A program walks down `steps` rows of COLUMNS columns, in CHANNELS channels of one branch."""
     b = tl.program_id(2)
     blocks: tl.constexpr = (HALF + CHANNELS - 1) // CHANNELS
@@ -110,7 +111,7 @@ def edab_depthwise(up: Tensor, sums: Tensor, weights: EdabDepthwise, large: bool
     steps = 1 if positions < 2048 else 2 if positions < 16384 else 4
     columns = triton.cdiv(width, COLUMNS)
     grid = (columns * triton.cdiv(height, steps), 2 * triton.cdiv(half, channels), batch)
-    _kernel[grid](
+    _edab_depthwise[grid](
         up, y, sums, *weights[:6], height, width, weights.dilation, steps, columns,
         HALF=half, CHANNELS=channels, COLUMNS=COLUMNS, num_warps=2 if many else 4,
     )  # fmt: skip

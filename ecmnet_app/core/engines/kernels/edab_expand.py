@@ -61,10 +61,10 @@ def _gate(total, matrix, count):
 
 
 @triton.jit(do_not_specialize=["height", "width"])
-def _kernel(up, y, x, sums, x_out, z_out, taps, rows, columns, scale, shift, slope, expand,
-            next_scale, next_shift, next_slope, height, width,
-            HALF: tl.constexpr, BLOCK_HALF: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
-            ROWS: tl.constexpr):  # fmt: skip
+def _edab_expand(up, y, x, sums, x_out, z_out, taps, rows, columns, scale, shift, slope, expand, next_scale, next_shift,
+                 next_slope, height, width,
+                 HALF: tl.constexpr, BLOCK_HALF: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
+                 ROWS: tl.constexpr):  # fmt: skip
     """All is loaded first: the loads wait together, not one after each product."""
     b = tl.program_id(1)
     p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -106,7 +106,7 @@ def edab_expand(
     batch, height, width, channels = cells(x)
     x_out, z_out = torch.empty_like(x), torch.empty_like(x)
     half = channels // 2
-    _kernel[(triton.cdiv(height * width, ROWS), batch)](
+    _edab_expand[(triton.cdiv(height * width, ROWS), batch)](
         up, y, x, sums, x_out, z_out, weights.taps, weights.rows, weights.columns, *weights.after, weights.expand,
         *following, height, width,
         HALF=half, BLOCK_HALF=block_of(half), CHANNELS=channels, BLOCK=block_of(channels), ROWS=ROWS, num_warps=4,

@@ -71,9 +71,9 @@ def _column(total, z, high, high_bias, high_slope, wide, b, y, column, right, in
 
 
 @triton.jit(do_not_specialize=["height", "width"])
-def _kernel(z, up, high, high_bias, high_slope, wide, wide_bias, wide_slope, height, width,
-            IN: tl.constexpr, BLOCK_IN: tl.constexpr, HALF: tl.constexpr, BLOCK_HALF: tl.constexpr,
-            UNROLL: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+def _edab_reduce(z, up, high, high_bias, high_slope, wide, wide_bias, wide_slope, height, width,
+                 IN: tl.constexpr, BLOCK_IN: tl.constexpr, HALF: tl.constexpr, BLOCK_HALF: tl.constexpr,
+                 UNROLL: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     b = tl.program_id(1)
     p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = p < height * width
@@ -97,7 +97,7 @@ def edab_reduce(z: Tensor, weights: EdabReduce, large: bool | None = None) -> Te
     batch, height, width, channels = cells(z)
     up = z.new_empty((batch, height, width, weights.half))
     rows = 64 if is_large(batch * height * width, large) else 32
-    _kernel[(triton.cdiv(height * width, rows), batch)](
+    _edab_reduce[(triton.cdiv(height * width, rows), batch)](
         z, up, *weights[:6], height, width,
         IN=channels, BLOCK_IN=block_of(channels), HALF=weights.half, BLOCK_HALF=block_of(weights.half), 
         UNROLL=channels >= 128, ROWS=rows, num_warps=4,

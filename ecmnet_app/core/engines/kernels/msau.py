@@ -100,8 +100,8 @@ def msau_sums(width: int, channels: int) -> int:
 
 @triton.jit(do_not_specialize=["height", "width"])
 def _connect(x, line, reduced, weight, bias, slope, reduce, height, width,
-             IN: tl.constexpr, BLOCK_IN: tl.constexpr, OUT: tl.constexpr, BLOCK_OUT: tl.constexpr,
-             HALF: tl.constexpr, BLOCK_HALF: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+             IN: tl.constexpr, BLOCK_IN: tl.constexpr, OUT: tl.constexpr, BLOCK_OUT: tl.constexpr, HALF: tl.constexpr,
+             BLOCK_HALF: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     b = tl.program_id(1)
     p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = p < height * width

@@ -45,8 +45,8 @@ class PictureConvolution(NamedTuple):
 
 
 @triton.jit(do_not_specialize=["height", "width"])
-def _kernel(picture, y, scale, shift, weight, bias, slope, height, width,
-            OUT: tl.constexpr, BLOCK_OUT: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+def _picture_convolution(picture, y, scale, shift, weight, bias, slope, height, width,
+                         OUT: tl.constexpr, BLOCK_OUT: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     b = tl.program_id(1)
     p = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     k = tl.arange(0, 32)
@@ -70,7 +70,7 @@ def picture_convolution(pictures: Tensor, weights: PictureConvolution, large: bo
     batch, height, width, _ = cells(pictures)
     y = pictures.new_empty((batch, height, width, weights.channels), dtype=weights.weight.dtype)
     tile = rows_of(batch * height * width, large)
-    _kernel[(triton.cdiv(height * width, tile["ROWS"]), batch)](
+    _picture_convolution[(triton.cdiv(height * width, tile["ROWS"]), batch)](
         pictures, y, *weights[:5], height, width, OUT=weights.channels, BLOCK_OUT=block_of(weights.channels), **tile
     )
     return y

@@ -68,10 +68,10 @@ def _gather(x, weight, bias, b, odd_y, odd_x, i, j, inside, height, width,
 
 
 @triton.jit(do_not_specialize=["height", "width", "out_height", "out_width"])
-def _kernel(x, line, x_out, z_out, weight, bias, next_scale, next_shift, next_slope,
-            height, width, out_height, out_width,
-            IN: tl.constexpr, BLOCK_IN: tl.constexpr, OUT: tl.constexpr, BLOCK_OUT: tl.constexpr, STRIDE: tl.constexpr,
-            LAST: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
+def _upsample(x, line, x_out, z_out, weight, bias, next_scale, next_shift, next_slope, height, width, out_height,
+              out_width,
+              IN: tl.constexpr, BLOCK_IN: tl.constexpr, OUT: tl.constexpr, BLOCK_OUT: tl.constexpr,
+              STRIDE: tl.constexpr, LAST: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
     b = tl.program_id(2)
     odd_y = tl.program_id(1) // 2
     odd_x = tl.program_id(1) % 2
@@ -119,7 +119,7 @@ def _launch(
     batch, height, width, channels = cells(x)
     _, out_height, out_width, stride = cells(x_out)
     out = weights.channels
-    _kernel[(triton.cdiv(height * width, ROWS), 4, batch)](
+    _upsample[(triton.cdiv(height * width, ROWS), 4, batch)](
         x, line, x_out, z_out, weights.weight, weights.bias, *following, height, width, out_height, out_width,
         IN=channels, BLOCK_IN=block_of(channels), OUT=out, BLOCK_OUT=block_of(out), STRIDE=stride, LAST=last, ROWS=ROWS,
         num_warps=1,
