@@ -101,7 +101,7 @@ def test_pixels_that_are_all_right_or_all_wrong_have_no_best_temperature(always:
 @pytest.fixture
 def unsure(tmp_path: Path, tiny_weights: Path) -> tuple[Path, Path]:
     """A data set of two drives on which tiny weights are right in most blocks, and those weights, too sure of it."""
-    segmenter = Segmenter.from_pretrained(tiny_weights, "cpu")
+    segmenter = Segmenter.from_pretrained(tiny_weights, "cpu", "eager")
     rng = np.random.default_rng(0)
     for seed, stem in enumerate(["A_1", "A_2", "B_1"]):
         image, _ = random_pair(seed, 64, 96, [0])
@@ -117,7 +117,7 @@ def test_calibrate_brings_confidence_to_accuracy(unsure: tuple[Path, Path]) -> N
     assert found.pictures == 2
     assert found.pixels == 2 * 16 * 24
     assert found.nll[1] < found.nll[0]
-    segmenter = Segmenter.from_pretrained(weights, "cpu")
+    segmenter = Segmenter.from_pretrained(weights, "cpu", "eager")
     # By plain means, on every 4th pixel of every 4th row: no other temperature is better.
     logits, targets = [], []
     for stem in ("A_1", "A_2"):
@@ -156,7 +156,7 @@ def test_the_temperature_is_kept_with_the_weights_and_used(tiny_weights: Path, t
     after = load_weights(path)
     assert (after.temperature, after.sha256) == (3.0, before.sha256)
     image, _ = random_pair(0, 64, 96, [0])
-    cold, warm = (Segmenter.from_pretrained(p, "cpu").predict(image) for p in (tiny_weights, path))
+    cold, warm = (Segmenter.from_pretrained(p, "cpu", "eager").predict(image) for p in (tiny_weights, path))
     np.testing.assert_array_equal(cold.labels, warm.labels)
     assert (warm.confidence <= cold.confidence).all()
     assert warm.confidence.mean() < cold.confidence.mean()

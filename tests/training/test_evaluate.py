@@ -50,7 +50,7 @@ def result(tree: Path, tiny_weights: Path) -> Evaluation:
 
 
 def test_agrees_with_an_independent_count(tree: Path, tiny_weights: Path, result: Evaluation) -> None:
-    segmenter = Segmenter.from_pretrained(tiny_weights, "cpu")
+    segmenter = Segmenter.from_pretrained(tiny_weights, "cpu", "eager")
     pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"A": [], "B": []}
     for file in sorted((tree / "test").iterdir()):
         target = cv2.imread(str(tree / "testannot" / file.name), cv2.IMREAD_UNCHANGED)
@@ -71,7 +71,7 @@ def test_agrees_with_an_independent_count(tree: Path, tiny_weights: Path, result
 
 
 def test_labels_that_are_the_answers_score_one(tmp_path: Path, tiny_weights: Path) -> None:
-    segmenter = Segmenter.from_pretrained(tiny_weights, "cpu")
+    segmenter = Segmenter.from_pretrained(tiny_weights, "cpu", "eager")
     image, _ = random_pair(0, 64, 96, [0])
     answer = segmenter.predict(image).labels
     write_camvid(tmp_path, "test", "x", image, answer)
@@ -86,8 +86,7 @@ def test_says_what_it_scored(tree: Path, tiny_weights: Path, result: Evaluation)
     assert (result.dataset, result.split, result.weights) == (tree.name, "test", "tiny")
     assert result.sha256 == load_weights(tiny_weights).sha256
     assert (result.resolution, result.mixed_sizes) == ((96, 128), True)
-    fastest = engines.available_engines(torch.device("cpu"))[0]
-    assert (result.device, result.engine, result.date) == ("cpu", fastest, date.today().isoformat())
+    assert (result.device, result.engine, result.date) == ("cpu", "eager", date.today().isoformat())
     assert result.command == f"ecmnet evaluate PATH/{tree.name} --split test --weights tiny"
 
 
@@ -95,7 +94,9 @@ def test_resolution_is_passed_on(tree: Path, tiny_weights: Path) -> None:
     smaller = evaluate(tree, "test", tiny_weights, "cpu", resolution=32, only="B")
     assert (smaller.resolution, smaller.mixed_sizes) == ((32, 43), False)
     assert smaller.command.endswith("--weights tiny --resolution 32 --only B")
-    answer = Segmenter.from_pretrained(tiny_weights, "cpu").predict(random_pair(2, 96, 128, [0])[0], resolution=32)
+    answer = Segmenter.from_pretrained(tiny_weights, "cpu", "eager").predict(
+        random_pair(2, 96, 128, [0])[0], resolution=32
+    )
     _, target = random_pair(2, 96, 128, [*range(12)], block=8)
     target[target == 11] = 255
     assert smaller.scores.pixel_accuracy == pytest.approx(plain_scores([(answer.labels, target)], 11)[1])
@@ -139,7 +140,7 @@ def test_labelmefacade_is_scored_by_its_protocol(tmp_path: Path, tiny_weights: P
         write_camvid(root, "test", stem, *random_pair(seed, 64, 96, [*SIX_IDS, 255], block=8))
     result = evaluate(root, "test", tiny_weights, "cpu")
 
-    segmenter = Segmenter.from_pretrained(tiny_weights, "cpu")
+    segmenter = Segmenter.from_pretrained(tiny_weights, "cpu", "eager")
     limited, free = [], []
     for seed in range(len(stems)):
         image, target = random_pair(seed, 64, 96, [*SIX_IDS, 255], block=8)
@@ -199,7 +200,7 @@ def test_one_run_of_the_network_gives_both_answers(
 ) -> None:
     monkeypatch.setattr(engines, "EagerEngine", CountingEngine)
     CountingEngine.runs = 0
-    assert evaluate(tree, "test", tiny_weights, "cpu", engine="eager", classes=["Road", "Car"]).free is not None
+    assert evaluate(tree, "test", tiny_weights, "cpu", classes=["Road", "Car"]).free is not None
     assert CountingEngine.runs == 3
 
 
@@ -210,7 +211,7 @@ def test_confusion_precision_boundaries_and_calibration_agree_with_plain_counts(
     save_weights(tmp_path / "warm", weights.build(), CAMVID, working_short_side=360, temperature=2.0)
     warm = evaluate(tree, "test", tmp_path / "warm.safetensors", "cpu")
     assert warm.scores == evaluate(tree, "test", tiny_weights, "cpu").scores  # a temperature changes no label
-    segmenter = Segmenter.from_pretrained(tmp_path / "warm.safetensors", "cpu")
+    segmenter = Segmenter.from_pretrained(tmp_path / "warm.safetensors", "cpu", "eager")
     answers = []
     for seed, (height, width) in enumerate([(48, 64), (40, 64), (96, 128)]):
         image, target = random_pair(seed, height, width, [*range(12)], block=8)
@@ -351,10 +352,11 @@ def test_metric_is_what_the_weights_keep(tmp_path: Path, tiny_weights: Path, res
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("engine", "points"), [("eager", 0.01), ("auto", 0.1)])
 @pytest.mark.parametrize("name", available_weights())
-def test_shipped_weights_score_what_their_card_says(camvid: Path, name: str) -> None:
-    """By a count that shares no code with the project but the Segmenter."""
-    segmenter = Segmenter.from_pretrained(name)
+def test_shipped_weights_score_what_their_card_says(camvid: Path, name: str, engine: str, points: float) -> None:
+    """By a count that shares no code with the project but the Segmenter; the fastest engine may round."""
+    segmenter = Segmenter.from_pretrained(name, engine=engine)
     command = f"ecmnet evaluate PATH/camvid --split test --weights {name}"
     cards = [m for m in segmenter.weights.metrics if m["command"] == command]
     assert len(cards) == 1, f"the card lacks its score: {command} --record"
@@ -367,5 +369,5 @@ def test_shipped_weights_score_what_their_card_says(camvid: Path, name: str) -> 
         pairs.append((segmenter.predict(image).labels, target))
     ious, _ = plain_scores(pairs, 11)
     assert len(pairs) == card["pictures"] == 233
-    assert 100 * np.mean(ious) == pytest.approx(100 * card["miou"], abs=0.01)
-    assert [100 * iou for iou in ious] == pytest.approx([100 * v for v in card["per_class"].values()], abs=0.05)
+    assert 100 * np.mean(ious) == pytest.approx(100 * card["miou"], abs=points)
+    assert [100 * iou for iou in ious] == pytest.approx([100 * v for v in card["per_class"].values()], abs=5 * points)
