@@ -56,9 +56,11 @@ def _store() -> Typestore:
 
 
 @lru_cache(maxsize=256)
-def _ros1_store(kind: str, definition: bytes) -> Typestore:
-    store = get_typestore(Stores.ROS1_NOETIC)
-    store.register(get_types_from_msg(definition.decode(), kind))
+def _store_with(kind: str, definition: bytes) -> Typestore:
+    """With what a ROS 1 bag defines and ROS 2 does not know."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    types = get_types_from_msg(definition.decode(), kind)
+    store.register({name: fields for name, fields in types.items() if name not in store.types})
     return store
 
 
@@ -75,9 +77,11 @@ def as_cdr(message: Message) -> Message:
     """
     channel = message.channel
     if channel.encoding != "ros1":
-        return message
-    store = _ros1_store(channel.kind, channel.schema)
+        if channel.schema or channel.kind not in _store().types:
+            return message
+        return message._replace(channel=channel_of(channel.topic, channel.kind, channel.qos))  # early SQLite has none
     try:
+        store = _store_with(channel.kind, channel.schema)
         data = bytes(store.ros1_to_cdr(message.data, channel.kind))
         definition = store.generate_msgdef(channel.kind, ros_version=2)[0].encode()
     except Exception as error:  # whatever the library meets in bytes that are not of the type
@@ -88,10 +92,7 @@ def as_cdr(message: Message) -> Message:
 
 def _parsed(message: Message) -> Any:
     try:
-        if message.channel.encoding == "ros1":
-            store = _ros1_store(message.channel.kind, message.channel.schema)
-            return store.deserialize_ros1(message.data, message.channel.kind)
-        return _store().deserialize_cdr(message.data, message.channel.kind)
+        return _store().deserialize_cdr(as_cdr(message).data, message.channel.kind)
     except Exception as error:  # whatever the library meets in bytes that are not of the type
         raise ImageError("the message is damaged: its bytes are not those of its type") from error
 

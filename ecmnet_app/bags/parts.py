@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -43,7 +43,8 @@ def part_path(folder: Path, number: int) -> Path:
 
 def write_note(path: Path, note: PartNote) -> None:
     """Of the part at `path`."""
-    write_atomically(path.with_suffix(".json"), json.dumps(asdict(note)).encode())
+    values = {"frames": note.frames, "skipped": note.skipped, "problems": note.problems}
+    write_atomically(path.with_suffix(".json"), json.dumps(values).encode())
 
 
 def read_note(path: Path) -> PartNote:

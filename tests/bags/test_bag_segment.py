@@ -1,0 +1,238 @@
+"""`segment_bag` beside `Segmenter.predict`, by another library's reading of what it writes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+from recordings import EPOCH, STORE, drive, moving_blobs, write_recording
+from rosbags.rosbag1 import Writer as Rosbag1Writer
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_typestore
+
+from ecmnet_app.bags import BagJob, BagSettings, assemble_bag, find_bags, prepare_bag, segment_bag, segment_parts
+from ecmnet_app.core import Segmenter
+from ecmnet_app.errors import BagError, ConfigError
+
+STREET = Path(__file__).parents[2] / "assets" / "street.mcap"
+FRONT, REAR = moving_blobs(48, 64, 0), moving_blobs(40, 56, 1)
+
+
+def messages_of(bag: Path) -> Iterator[tuple[str, Any, int]]:
+    """Topic, message and log time."""
+    with bag.open("rb") as file:
+        reader = make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()])
+        for _, channel, message, decoded in reader.iter_decoded_messages():
+            yield channel.topic, decoded, message.log_time
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drive(tmp_path_factory.mktemp("recording") / "drive.mcap")
+
+
+@pytest.fixture(scope="module")
+def job(recording: Path, segmenter: Segmenter, tmp_path_factory: pytest.TempPathFactory) -> BagJob:
+    job = BagJob(recording, tmp_path_factory.mktemp("answers") / "drive")
+    segment_bag(job, BagSettings(confidence=True), segmenter)
+    return job
+
+
+def test_masks_are_those_of_predict(job: BagJob, segmenter: Segmenter) -> None:
+    seen = {"/front/image_raw": 0, "/rear/image_raw": 0}
+    stamps = {topic: [] for topic in seen}
+    for topic, message, time in messages_of(job.bag):
+        camera, _, name = topic.rpartition("/")
+        if name != "mask":
+            continue
+        answer = segmenter.predict((FRONT if camera.startswith("/front") else REAR)(seen[camera]))
+        assert (message.encoding, message.step, message.is_bigendian) == ("mono8", message.width, 0)
+        assert message.header.frame_id == "camera"
+        np.testing.assert_array_equal(
+            np.frombuffer(message.data, np.uint8).reshape(message.height, message.width), answer.labels
+        )
+        stamps[camera].append(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec)
+        assert stamps[camera][-1] == time
+        seen[camera] += 1
+    assert seen == {"/front/image_raw": 53, "/rear/image_raw": 24}
+    assert stamps["/rear/image_raw"] == [EPOCH + 10**8 + k * 5 * 10**8 for k in range(24)]
+
+
+def test_confidence_and_names_are_beside_them(job: BagJob, segmenter: Segmenter) -> None:
+    first = next(message for topic, message, _ in messages_of(job.bag) if topic == "/front/image_raw/confidence")
+    expected = np.rint(255 * segmenter.predict(FRONT(0)).confidence)
+    np.testing.assert_array_equal(np.frombuffer(first.data, np.uint8).reshape(48, 64), expected)
+    infos = [message for topic, message, _ in messages_of(job.bag) if topic == "/front/image_raw/label_info"]
+    assert len(infos) == 1
+    names = {one.class_id: one.class_name for one in infos[0].class_map}
+    assert names == {label.id: label.name for label in segmenter.label_set.labels} | {255: "Unlabelled"}
+
+
+def test_the_folder_is_a_bag_of_ros_2(job: BagJob) -> None:
+    with Reader(job.out) as bag:  # of another library, by metadata.yaml
+        counts = {connection.topic: connection.msgcount for connection in bag.connections}
+        assert bag.message_count == sum(counts.values()) == 2 * 77 + 2
+        latched = next(c for c in bag.connections if c.topic == "/front/image_raw/label_info")
+    assert counts["/front/image_raw/mask"] == counts["/front/image_raw/confidence"] == 53
+    assert latched.ext.offered_qos_profiles[0].durability.name == "TRANSIENT_LOCAL"
+
+
+def test_merged_with_the_bags_own_messages(segmenter: Segmenter, tmp_path: Path) -> None:
+    sample = tmp_path / "street.mcap"
+    shutil.copy(STREET, sample)
+    job = BagJob(sample, tmp_path / "street")
+    summary = segment_bag(job, BagSettings(merge=True, resolution=64), segmenter)
+    assert summary.frames == 100
+    with sample.open("rb") as one, job.bag.open("rb") as other:
+        ours = [(c.topic, m.log_time, m.data) for _, c, m in make_reader(other).iter_messages()]
+        theirs = [(c.topic, m.log_time, m.data) for _, c, m in make_reader(one).iter_messages()]
+    topics = {topic for topic, _, _ in theirs}
+    assert [row for row in ours if row[0] in topics] == theirs
+    infos = [data for topic, _, data in ours if topic == "/camera/image_raw/compressed/camera_info"]
+    assert infos == [data for topic, _, data in theirs if topic == "/camera/camera_info"]
+
+
+def test_parts_in_any_order_give_the_same_bytes(
+    job: BagJob, recording: Path, segmenter: Segmenter, tmp_path: Path
+) -> None:
+    other, settings = BagJob(recording, tmp_path / "drive"), BagSettings(confidence=True)
+    plan = prepare_bag(other, settings, segmenter)
+    assert (plan.parts, plan.frames, plan.done) == (3, 77, 0)
+    segment_parts(other, settings, segmenter, 2)
+    segment_parts(other, settings, segmenter, 0, 1)
+    again = prepare_bag(other, settings, segmenter, resume=True)
+    assert 0 < again.done < 77
+    with pytest.raises(BagError, match="is missing; segment the bag again with --resume"):
+        assemble_bag(other)
+    segment_parts(other, settings, segmenter)
+    assemble_bag(other)
+    assert other.bag.read_bytes() == job.bag.read_bytes()
+    assert other.frames.read_bytes() == job.frames.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["drive"]
+
+
+def test_what_is_there_is_not_overwritten(
+    job: BagJob, recording: Path, segmenter: Segmenter, city_weights: Path
+) -> None:
+    settings = BagSettings(confidence=True)
+    with pytest.raises(ConfigError, match="--resume"):
+        prepare_bag(job, settings, segmenter)
+    assert prepare_bag(job, settings, segmenter, resume=True).complete
+    with pytest.raises(ConfigError, match="another bag, weights or settings"):
+        prepare_bag(job, BagSettings(), segmenter, resume=True)
+    with pytest.raises(ConfigError, match="another bag, weights or settings"):
+        prepare_bag(job, settings, Segmenter.from_pretrained(city_weights, "cpu"), resume=True)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.97])
+def test_of_a_bag_that_was_cut_off_all_that_can_be_read_is_done(
+    recording: Path, segmenter: Segmenter, tmp_path: Path, share: float
+) -> None:
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(recording.read_bytes()[: int(share * recording.stat().st_size)])
+    summary = segment_bag(BagJob(cut, tmp_path / "out"), BagSettings(), segmenter)
+    assert summary.problems
+    assert "cut.mcap" in summary.problems[0]
+    assert (share - 0.25) * 77 < summary.frames < 77
+    assert all(topic.lost is None for topic in summary.topics)
+
+
+def test_frames_that_change_or_are_none_are_counted(segmenter: Segmenter, tmp_path: Path) -> None:
+    small, tiny = moving_blobs(40, 56, 1), moving_blobs(16, 16, 1)
+    pictures = [FRONT, tiny, small, FRONT]
+    source = write_recording(tmp_path / "a.mcap", {"/camera": (lambda k: pictures[k](k), [0.0, 0.1, 0.2, 0.3])})
+    (topic,) = segment_bag(BagJob(source, tmp_path / "a"), BagSettings(batch=4), segmenter).topics
+    assert topic.frames == 3
+    assert list(topic.skipped.values()) == [1]
+    assert "16x16" in next(iter(topic.skipped))
+    assert topic.lost == 0
+    sizes = [(m.height, m.width) for name, m, _ in messages_of(tmp_path / "a" / "a.mcap") if name == "/camera/mask"]
+    assert sizes == [(48, 64), (40, 56), (48, 64)]
+
+
+def ros1_bag(path: Path) -> Path:
+    store = get_typestore(Stores.ROS1_NOETIC)
+    kind, types = "sensor_msgs/msg/Image", store.types
+    with Rosbag1Writer(path) as bag:
+        connection = bag.add_connection("/front/image_raw", kind, typestore=store)
+        for index in range(4):
+            time = EPOCH + index * 10**8
+            stamp = types["builtin_interfaces/msg/Time"](sec=time // 10**9, nanosec=time % 10**9)
+            header = types["std_msgs/msg/Header"](seq=index, stamp=stamp, frame_id="camera")
+            image = FRONT(index)
+            message = types[kind](header, 48, 64, "rgb8", 0, 3 * 64, image.reshape(-1))
+            bag.write(connection, time, store.serialize_ros1(message, kind))
+    return path
+
+
+def sqlite_bag(path: Path) -> Path:
+    kind, types = "sensor_msgs/msg/Image", STORE.types
+    with sqlite3.connect(path) as base:
+        base.execute(
+            "CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT, type TEXT, serialization_format TEXT, "
+            "offered_qos_profiles TEXT)"
+        )
+        base.execute("CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER, timestamp INTEGER, data BLOB)")
+        base.execute("INSERT INTO topics VALUES(1, '/front/image_raw', 'sensor_msgs/msg/Image', 'cdr', '')")
+        for index in range(4):
+            time = EPOCH + index * 10**8
+            stamp = types["builtin_interfaces/msg/Time"](sec=time // 10**9, nanosec=time % 10**9)
+            header = types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")
+            message = types[kind](header, 48, 64, "rgb8", 0, 3 * 64, FRONT(index).reshape(-1))
+            row = (index + 1, time, bytes(STORE.serialize_cdr(message, kind)))
+            base.execute("INSERT INTO messages VALUES(?, 1, ?, ?)", row)
+    return path
+
+
+@pytest.mark.parametrize(("make", "name"), [(ros1_bag, "a.bag"), (sqlite_bag, "a.db3")])
+def test_bags_of_every_kind_give_the_same_masks(make: Any, name: str, segmenter: Segmenter, tmp_path: Path) -> None:
+    job = BagJob(make(tmp_path / name), tmp_path / "out")
+    segment_bag(job, BagSettings(merge=True), segmenter)
+    found = [(topic, message) for topic, message, _ in messages_of(job.bag)]
+    masks = [message for topic, message in found if topic == "/front/image_raw/mask"]
+    originals = [message for topic, message in found if topic == "/front/image_raw"]
+    assert len(masks) == len(originals) == 4
+    for index, (mask, original) in enumerate(zip(masks, originals, strict=True)):
+        assert bytes(original.data) == FRONT(index).tobytes()
+        labels = np.frombuffer(mask.data, np.uint8).reshape(48, 64)
+        np.testing.assert_array_equal(labels, segmenter.predict(FRONT(index)).labels)
+        assert mask.header.stamp.nanosec == index * 10**8
+
+
+def test_what_is_no_bag_or_has_no_pictures_is_told(recording: Path, segmenter: Segmenter, tmp_path: Path) -> None:
+    for name, content in (("a.mcap", b""), ("b.mcap", b"no bag at all, but text"), ("c.txt", b"text")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BagError, match=name):
+            segment_bag(BagJob(tmp_path / name, tmp_path / "out"), BagSettings(), segmenter)
+    with pytest.raises(BagError, match="cannot read"):
+        segment_bag(BagJob(tmp_path / "none.mcap", tmp_path / "out"), BagSettings(), segmenter)
+    with pytest.raises(ConfigError, match="it has some in /front/image_raw, /rear/image_raw"):
+        segment_bag(BagJob(recording, tmp_path / "out"), BagSettings(topics=("/none",)), segmenter)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bags_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("drives/one")
+    folder.mkdir(parents=True)
+    (folder / "metadata.yaml").write_text("")
+    for name in ("drives/one/one_0.mcap", "drives/a.mcap", "drives/a.bag", "drives/notes.txt", "drives/b.db3.zstd"):
+        Path(name).write_bytes(b"x")
+    jobs, problems = find_bags(["drives", "drives/*.mcap", "none/*.mcap"], Path("masks"))
+    assert {str(job.source): str(job.out) for job in jobs} == {
+        "drives/a.bag": "masks/a",
+        "drives/a.mcap": "masks/a_",
+        "drives/b.db3.zstd": "masks/b",
+        "drives/one": "masks/one",
+    }
+    assert len(problems) == 1
+    assert "none/*.mcap" in problems[0]
+    assert json.dumps(problems)
