@@ -1,0 +1,73 @@
+"""`ecmnet bag` as people type it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from recordings import drive
+
+from ecmnet_app.cli import main
+
+
+def test_bags_that_fail_or_are_damaged_are_told_and_the_rest_is_done(
+    tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = drive(tmp_path / "in" / "a.mcap")
+    (tmp_path / "in" / "cut.mcap").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (tmp_path / "in" / "empty.mcap").write_bytes(b"")
+    out = tmp_path / "out"
+    arguments = ["bag", str(tmp_path / "in"), "--out", str(out), "--weights", str(tiny_weights), "--device", "cpu"]
+    arguments += ["--engine", "eager"]
+    assert main([*arguments, "--report", "--video"]) == 1
+    told = capsys.readouterr()
+    assert "2 segmented to" in told.out
+    assert "1 failed" in told.out
+    assert "empty.mcap is an empty file" in told.err
+    assert "cut.mcap has no end" in told.err
+    report = (out / "report.html").read_text("utf-8")
+    assert "cut.mcap has no end" in report
+    assert "empty.mcap is an empty file" in report
+    assert (out / "a" / "front_image_raw_overlay.mp4").exists()
+    assert main([*arguments, "--resume", "--report"]) == 1  # the damage is still there
+    assert "cut.mcap has no end" in capsys.readouterr().err
+    assert main(arguments) == 1
+    assert "--resume goes on" in capsys.readouterr().err
+
+
+def test_settings_that_cannot_be_are_told(
+    tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = drive(tmp_path / "a.mcap", seconds=2)
+    arguments = ["bag", str(bag), "--out", str(tmp_path / "out"), "--weights", str(tiny_weights), "--device", "cpu"]
+    assert main([*arguments, "--jobs", "0"]) == 2
+    assert "--jobs must be at least 1" in capsys.readouterr().err
+    assert main([*arguments, "--jobs", "2", "--ray", "auto"]) == 2
+    assert "take one of them" in capsys.readouterr().err
+    assert main([*arguments, "--topic", "/none"]) == 1
+    assert "it has some in /front/image_raw, /rear/image_raw" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_command_that_is_killed_is_gone_on_with_to_the_same_bytes(tiny_weights: Path, tmp_path: Path) -> None:
+    bag = drive(tmp_path / "a.mcap", seconds=40)
+    command = [sys.executable, "-m", "ecmnet_app", "bag", str(bag), "--weights", str(tiny_weights), "--device", "cpu"]
+    command += ["--engine", "eager", "--threads", "1", "--out"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True)
+    out = tmp_path / "out"
+    for kill in range(3):
+        with subprocess.Popen([*command, str(out), *(["--resume"] if kill else [])]) as process:
+            until = time.monotonic() + 60
+            while len(list((out / "a.parts").glob("*.mcap"))) <= kill and time.monotonic() < until:
+                time.sleep(0.01)
+            os.kill(process.pid, signal.SIGKILL)
+    assert not (out / "a").exists()
+    subprocess.run([*command, str(out), "--resume"], check=True)
+    for name in ("a.mcap", "frames.csv", "metadata.yaml"):
+        assert (out / "a" / name).read_bytes() == (tmp_path / "whole" / "a" / name).read_bytes()
+    assert [path.name for path in out.iterdir()] == ["a"]
