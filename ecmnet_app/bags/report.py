@@ -235,8 +235,8 @@ def _thumbnail(one: Thumbnail, classes: _Classes) -> str:
     what = classes.largest(one.areas)
     source = base64.b64encode(one.jpeg).decode()
     return (
-        f'<figure><img src="data:image/jpeg;base64,{source}" width="{one.width}" height="{one.height}" decoding="async" '
-        f'alt="The picture at {_clock(one.seconds)} under its classes: {escape(what)}">'
+        f'<figure><img src="data:image/jpeg;base64,{source}" width="{one.width}" height="{one.height}" '
+        f'decoding="async" alt="The picture at {_clock(one.seconds)} under its classes: {escape(what)}">'
         f'<figcaption>{_clock(one.seconds)} <span class="quiet">{escape(what)}</span></figcaption></figure>'
     )
 
