@@ -258,6 +258,7 @@ def test_help_shows_examples_and_needs_no_torch() -> None:
     assert found.stdout == f"ecmnet {ecmnet_app.__version__}\n"
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads its peak memory from /proc")
 def test_a_cold_run_is_fast_and_a_large_picture_small_in_memory(
     tmp_path: Path, make_picture: MakePicture, tiny_weights: Path
 ) -> None:
@@ -267,9 +268,10 @@ def test_a_cold_run_is_fast_and_a_large_picture_small_in_memory(
         "import resource, sys\n"
         "from ecmnet_app.cli import main\n"
         "assert main(sys.argv[1:]) == 0\n"
-        "usage = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "usage = resource.getrusage(resource.RUSAGE_SELF)\n"  # its ru_maxrss would be the parent's, if that is larger
+        "peak = next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
         "assert not {'gradio', 'matplotlib', 'ecmnet_app.training', 'ecmnet_app.ui'} & set(sys.modules)\n"
-        "print(usage.ru_maxrss, usage.ru_utime + usage.ru_stime)\n"
+        "print(peak, usage.ru_utime + usage.ru_stime)\n"
     )
     arguments = ["segment", str(tmp_path / "large.jpg"), "--out", str(tmp_path), "--weights", str(tiny_weights)]
     found = subprocess.run(
