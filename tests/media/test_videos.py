@@ -380,9 +380,13 @@ def test_a_clip_shows_each_picture_at_its_time(tmp_path: Path) -> None:
 
 
 def test_a_clip_that_breaks_off_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), ClipWriter(tmp_path / "a.mp4", 129, 97) as clip:
-        clip.write(numbered(97, 129, 0), 0.0)
-        raise RuntimeError
+    def break_off() -> None:
+        with ClipWriter(tmp_path / "a.mp4", 129, 97) as clip:
+            clip.write(numbered(97, 129, 0), 0.0)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_off()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
     with pytest.raises(VideoError, match="cannot write"):
