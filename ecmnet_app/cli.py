@@ -184,6 +184,7 @@ def add_bag_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         "bag",
         "Segment every picture in recordings of ROS, without ROS: a bag of masks for each",
         "  ecmnet bag drive.mcap --out masks --report\n"
+        "  ecmnet bag drive.mcap --list\n"
         "  ecmnet bag drive/ --out masks --topic /front/image_raw --merge --confidence\n"
         "  ecmnet bag 'drives/*.mcap' --out masks --report --video --jobs 4\n"
         "  ecmnet bag 'drives/*.mcap' --out masks --report --ray auto",
@@ -202,6 +203,7 @@ def add_bag_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         help="folder (./masks) for NAME/NAME.mcap, a bag of the masks and what belongs to them, with metadata.yaml; "
         "NAME/frames.csv, a row for each picture; and NAME/summary.json",
     )
+    parser.add_argument("--list", action="store_true", help="say what topics the bags have, and segment nothing")
     parser.add_argument("--topic", action="append", default=[], metavar="NAME", help="an image topic; all by default")
     parser.add_argument("--confidence", action="store_true", help="write each picture's confidence too")
     parser.add_argument("--merge", action="store_true", help="write the bag's own messages beside the answers")
@@ -228,10 +230,13 @@ def run_bag(args: argparse.Namespace) -> int:
     from ecmnet_app.bags.workers import Network
     from ecmnet_app.core.weights import load_weights
 
-    weights = load_weights(args.weights)
     jobs, problems = find_bags(args.inputs, args.out)
     for problem in problems:
         print(f"ecmnet: {problem}", file=sys.stderr)
+    if args.list:
+        listed = [_list_bag(job.source) for job in jobs]
+        return DONE if all(listed) and not problems else FILES_FAILED
+    weights = load_weights(args.weights)
     settings = BagSettings(tuple(args.topic), args.resolution, args.threshold, args.confidence, args.merge)
     network = Network(args.weights, args.device, args.engine, args.threads)
     thumbnails = most_thumbnails(len(jobs)) if args.report else 0
@@ -255,6 +260,22 @@ def run_bag(args: argparse.Namespace) -> int:
     frames = sum(summary.frames for summary in done)
     print(f"{len(done)} segmented to {args.out}, {frames:,} frames" + (f"; {failed} failed" if failed else ""))
     return FILES_FAILED if failed or any(summary.problems for summary in done) else DONE
+
+
+def _list_bag(path: Path) -> bool:
+    """Print what is in a bag; whether it is whole."""
+    from ecmnet_app.bags.listing import list_topics
+    from ecmnet_app.bags.reader import open_bag
+
+    try:
+        with open_bag(path) as bag:
+            print(f"{path}: {list_topics(bag)}")
+            problems = bag.problems
+    except EcmnetError as error:
+        problems = [str(error)]
+    for problem in problems:
+        print(f"ecmnet: {problem}", file=sys.stderr)
+    return not problems
 
 
 def add_train_parser(commands: Commands[argparse.ArgumentParser]) -> None:

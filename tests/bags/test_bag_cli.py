@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mcap.reader import make_reader
 from recordings import drive
 
 from ecmnet_app.cli import main
@@ -38,6 +39,30 @@ def test_bags_that_fail_or_are_damaged_are_told_and_the_rest_is_done(
     assert "cut.mcap has no end" in capsys.readouterr().err
     assert main(arguments) == 1
     assert "--resume goes on" in capsys.readouterr().err
+
+
+def test_what_is_in_a_bag_is_listed_and_nothing_segmented(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag = drive(tmp_path / "a.mcap", seconds=2)
+    assert main(["bag", str(bag), "--list", "--out", str(tmp_path / "out"), "--weights", "none needed"]) == 0
+    told = capsys.readouterr()
+    rows = [line.split() for line in told.out.splitlines()[1:]]
+    found: dict[str, list[str]] = {}
+    with bag.open("rb") as file:  # by another reader
+        for schema, channel, _ in make_reader(file).iter_messages():
+            assert schema is not None
+            found.setdefault(channel.topic, []).append(schema.name)
+    listed = {row[1] if row[0] == "pictures" else row[0]: row for row in rows}
+    assert listed.keys() == found.keys()
+    for topic, row in listed.items():
+        assert (row[0] == "pictures") == (found[topic][0].split("/")[-1] in ("Image", "CompressedImage"))
+        assert f"{len(found[topic]):,}" in row
+        assert found[topic][0] in row
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "bad.mcap").write_bytes(b"no bag")
+    assert main(["bag", str(bag), str(tmp_path / "bad.mcap"), "--list"]) == 1
+    told = capsys.readouterr()
+    assert "a.mcap: " in told.out
+    assert "bad.mcap" in told.err
 
 
 def test_settings_that_cannot_be_are_told(
