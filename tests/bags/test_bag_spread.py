@@ -96,7 +96,7 @@ def test_a_process_that_is_killed_loses_nothing_and_doubles_nothing(
         for part in (1, 2, 3):
             if len(killed) < part and done > part * FRAMES // 3:
                 process = multiprocessing.active_children()[0]
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
                 killed.append(process.pid)
 
     with LocalWorkers(2) as workers:
@@ -111,7 +111,7 @@ def test_processes_that_are_killed_again_and_again_are_given_up(
 ) -> None:
     def kill(done: int, _: int | None) -> None:
         for process in multiprocessing.active_children():
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()  # which one that is dead already may be told, too
 
     jobs = jobs_below(tmp_path, recordings[:1])
     with LocalWorkers(1) as workers:
