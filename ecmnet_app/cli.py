@@ -497,7 +497,7 @@ def add_benchmark_parser(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _height_and_width(text: str) -> tuple[int, int]:
     height, x, width = text.partition("x")
-    if not (x and height.isdigit() and width.isdigit()):
+    if not (x and text.isascii() and height.isdigit() and width.isdigit()):
         raise argparse.ArgumentTypeError(f"write HEIGHTxWIDTH in pixels, such as 360x480, not {text!r}")
     return int(height), int(width)
 
@@ -543,10 +543,10 @@ def add_export_parser(commands: Commands[argparse.ArgumentParser]) -> None:
 def _picture_size(text: str) -> tuple[int, int] | None:
     if text == "dynamic":
         return None
-    height, x, width = text.partition("x")
-    if not (x and height.isascii() and height.isdigit() and width.isascii() and width.isdigit()):
-        raise argparse.ArgumentTypeError(f"write HEIGHTxWIDTH, such as 360x480, or dynamic, not {text!r}")
-    return int(height), int(width)
+    try:
+        return _height_and_width(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"write HEIGHTxWIDTH, such as 360x480, or dynamic, not {text!r}") from None
 
 
 def run_export(args: argparse.Namespace) -> int:

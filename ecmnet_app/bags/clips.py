@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from ecmnet_app.bags.frames import read_frames
 from ecmnet_app.bags.jobs import BagJob
 from ecmnet_app.bags.pictures import pictures
-from ecmnet_app.core import LabelSet, Segmentation
+from ecmnet_app.bags.reader import open_bag
+from ecmnet_app.core import LabelSet
 from ecmnet_app.media.videos import ClipWriter
 
 __all__ = ["clip_paths", "write_clips"]
@@ -42,14 +41,15 @@ def write_clips(job: BagJob, label_set: LabelSet, opacity: float = 0.5) -> None:
         VideoError: a clip cannot be written.
     """
     tables = read_frames(job.frames)
-    for topic, path in clip_paths(job, list(tables)).items():
-        if path.exists():
-            continue
-        times = tables[topic].times
-        shown = pictures(job, topic)
-        first = next(shown)
-        height, width = first.labels.shape
-        with ClipWriter(path, width, height) as clip:
-            for index, picture in enumerate(chain([first], shown)):
-                answer = Segmentation(picture.labels, np.empty(0, np.float32), label_set)
-                clip.write(answer.overlay(picture.image, opacity), float(times[index] - times[0]) / 1e9)
+    missing = {topic: path for topic, path in clip_paths(job, list(tables)).items() if not path.exists()}
+    if not missing:
+        return
+    with open_bag(job.source) as source, open_bag(job.bag) as answers:
+        for topic, path in missing.items():
+            times = tables[topic].times
+            shown = pictures(source, answers, topic)
+            first = next(shown)
+            height, width = first.labels.shape
+            with ClipWriter(path, width, height) as clip:
+                for index, picture in enumerate(chain([first], shown)):
+                    clip.write(picture.overlay(label_set, opacity), float(times[index] - times[0]) / 1e9)

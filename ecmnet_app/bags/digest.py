@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from ecmnet_app.bags.frames import FrameTable, read_frames
 from ecmnet_app.bags.jobs import BagJob
 from ecmnet_app.bags.pictures import pictures
+from ecmnet_app.bags.reader import Bag, open_bag
 from ecmnet_app.bags.summary import BagSummary, TopicSummary
-from ecmnet_app.core import LabelSet, Segmentation
+from ecmnet_app.core import LabelSet
 from ecmnet_app.media.images import encode_image
 
 __all__ = ["BagDigest", "Columns", "Thumbnail", "TopicDigest", "columns_of", "digest_bag"]
@@ -95,26 +96,27 @@ def digest_bag(job: BagJob, summary: BagSummary, label_set: LabelSet, thumbnails
         BagError: the answers or the bag cannot be read.
     """
     tables = read_frames(job.frames)
-    topics = [
-        _digest_topic(job, topic, tables[topic.topic], label_set, thumbnails)
-        for topic in summary.topics
-        if topic.topic in tables
-    ]
+    with open_bag(job.source) as source, open_bag(job.bag) as answers:
+        topics = [
+            _digest_topic(source, answers, topic, tables[topic.topic], label_set, thumbnails)
+            for topic in summary.topics
+            if topic.topic in tables
+        ]
     return BagDigest(summary, tuple(topics))
 
 
 def _digest_topic(
-    job: BagJob, summary: TopicSummary, table: FrameTable, label_set: LabelSet, thumbnails: int
+    source: Bag, answers: Bag, summary: TopicSummary, table: FrameTable, label_set: LabelSet, thumbnails: int
 ) -> TopicDigest:
     times = table.times
     chosen = np.unique(np.linspace(0, len(table) - 1, thumbnails).round().astype(int))
     shown = []
     for index in chosen.tolist():
-        for picture in pictures(job, summary.topic, int(table.log_times[index]), int(table.log_times[index]) + 1):
+        time = int(table.log_times[index])
+        for picture in pictures(source, answers, summary.topic, time, time + 1):
             if picture.stamp_ns == table.stamps[index]:
                 seconds = float(times[index] - times[0]) / 1e9
-                answer = Segmentation(picture.labels, np.empty(0, np.float32), label_set)
-                shown.append(_thumbnail(answer.overlay(picture.image), seconds, table.areas[index]))
+                shown.append(_thumbnail(picture.overlay(label_set), seconds, table.areas[index]))
                 break
     return TopicDigest(
         summary,

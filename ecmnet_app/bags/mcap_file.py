@@ -19,13 +19,23 @@ from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from rosbags.typesys.msg import normalize_msgtype
 
-from ecmnet_app.bags.storage import Block, Channel, Contents, Damage, Message, clock, inflate, lz4_stream, zstd_stream
+from ecmnet_app.bags.storage import (
+    MAX_CHUNK,
+    Block,
+    Channel,
+    Contents,
+    Damage,
+    Message,
+    clock,
+    inflate,
+    lz4_stream,
+    shortfall,
+    zstd_stream,
+)
 from ecmnet_app.errors import BagError
 
 __all__ = ["McapFile"]
 
-MAX_CHUNK = 2**31
-"""Bytes of a chunk's records; what claims more is taken for damage."""
 _MAGIC = b"\x89MCAP0\r\n"
 _OPCODES = frozenset(Opcode)
 _LOOSE_BYTES = 4 << 20  # messages outside of chunks are read in stretches of about this
@@ -221,16 +231,9 @@ class McapFile:
                 messages.append(Message(self._channels[id_], log_time, publish_time, sequence, payload))
             else:
                 strange += 1
-        problems = []
-        span = f"from {clock(stretch.times[0])} to {clock(stretch.times[1])}"
-        count = stretch.counts.total()
-        if stretch.whole and len(messages) + strange < count:
-            problems.append(f"is damaged {span}: {len(messages)} of {count} messages could be read there")
-        elif stretch.whole and not intact:
-            problems.append(f"has a wrong checksum {span}: the messages there are taken as they are")
-        if strange:
-            problems.append(f"has {strange} messages {span} of topics that it does not name")
-        return Contents(messages, Damage(" and ".join(problems)) if problems else None)
+        # That one was cut off is known already.
+        count, intact = (stretch.counts.total(), intact) if stretch.whole else (0, True)
+        return Contents(messages, shortfall(stretch.times, len(messages), count, strange, intact))
 
     def _load(self, stretch: _Stretch) -> tuple[bytes, bool]:
         """The records of a stretch, as far as they can be had, and whether that is all of them."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ecmnet_app.bags.jobs import BagJob
 from ecmnet_app.bags.messages import PICTURES, labels_of, picture_of, stamp_of
-from ecmnet_app.bags.reader import open_bag
+from ecmnet_app.bags.reader import Bag
 from ecmnet_app.bags.storage import Message
+from ecmnet_app.core import LabelSet, Segmentation
 from ecmnet_app.errors import ImageError
 
 __all__ = ["Picture", "pictures"]
@@ -28,19 +27,23 @@ class Picture:
     """Class ids. Shape: (H, W)."""
     stamp_ns: int
 
+    def overlay(self, label_set: LabelSet, opacity: float = 0.5) -> NDArray[np.uint8]:
+        """See `Segmentation.overlay`; the label set of the weights that segmented it."""
+        return Segmentation(self.labels, np.empty(0, np.float32), label_set).overlay(self.image, opacity)
 
-def pictures(job: BagJob, topic: str, start: int | None = None, stop: int | None = None) -> Iterator[Picture]:
+
+def pictures(
+    source: Bag, answers: Bag, topic: str, start: int | None = None, stop: int | None = None
+) -> Iterator[Picture]:
     """The frames of a topic in a bag that was segmented, in its order.
 
     Args:
+        source, answers: the bag, and that of its masks.
         start, stop: log times, nanoseconds; all frames by default.
-
-    Raises:
-        BagError: the bag or its answers cannot be read.
     """
-    masks = _messages(job.bag, f"{topic}/mask", start, stop)
+    masks = _messages(answers, f"{topic}/mask", start, stop)
     waiting = next(masks, None)
-    for message in _messages(job.source, topic, start, stop):
+    for message in _messages(source, topic, start, stop):
         if waiting is None:
             return
         if message.log_time != waiting.log_time or message.channel.kind not in PICTURES:
@@ -55,9 +58,8 @@ def pictures(job: BagJob, topic: str, start: int | None = None, stop: int | None
             waiting = next(masks, None)
 
 
-def _messages(path: Path, topic: str, start: int | None, stop: int | None) -> Iterator[Message]:
-    with open_bag(path) as bag:
-        items = bag.items(bag.start if start is None else start, bag.end + 1 if stop is None else stop)
-        for _, item in items:
-            if isinstance(item, Message) and item.channel.topic == topic:
-                yield item
+def _messages(bag: Bag, topic: str, start: int | None, stop: int | None) -> Iterator[Message]:
+    items = bag.items(bag.start if start is None else start, bag.end + 1 if stop is None else stop)
+    for _, item in items:
+        if isinstance(item, Message) and item.channel.topic == topic:
+            yield item

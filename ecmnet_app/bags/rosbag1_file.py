@@ -15,13 +15,21 @@ from typing import Any, BinaryIO, NamedTuple
 
 from rosbags.typesys.msg import normalize_msgtype
 
-from ecmnet_app.bags.storage import Block, Channel, Contents, Damage, Message, clock, inflate, lz4_stream
+from ecmnet_app.bags.storage import (
+    MAX_CHUNK,
+    Block,
+    Channel,
+    Contents,
+    Damage,
+    Message,
+    inflate,
+    lz4_stream,
+    shortfall,
+)
 from ecmnet_app.errors import BagError
 
 __all__ = ["Rosbag1File"]
 
-MAX_CHUNK = 2**31
-"""Bytes of a chunk's records; what claims more is taken for damage."""
 _MAGIC = b"#ROSBAG V2.0\n"
 _MESSAGE, _BAG, _INDEX, _CHUNK, _CHUNK_INFO, _CONNECTION = range(2, 8)  # operations
 _MAX_HEADER = 1 << 20
@@ -184,14 +192,8 @@ class Rosbag1File:
                 strange += 1
             else:
                 messages.append(Message(channel, time, time, 0, bytes(data)))
-        problems = []
-        span = f"from {clock(chunk.times[0])} to {clock(chunk.times[1])}"
-        count = chunk.counts.total()
-        if chunk.record.whole and len(messages) + strange < count:
-            problems.append(f"is damaged {span}: {len(messages)} of {count} messages could be read there")
-        if strange:
-            problems.append(f"has {strange} messages {span} of topics that it does not name")
-        return Contents(messages, Damage(" and ".join(problems)) if problems else None)
+        count = chunk.counts.total() if chunk.record.whole else 0  # that one was cut off is known already
+        return Contents(messages, shortfall(chunk.times, len(messages), count, strange))
 
     def _load(self, chunk: _Chunk) -> bytes:
         """The records of a chunk, as far as they can be had."""

@@ -37,10 +37,12 @@ from ecmnet_app.bags.reader import Bag, open_bag
 from ecmnet_app.bags.storage import Damage, Message
 from ecmnet_app.bags.summary import BagSummary, Gap, TopicSummary
 from ecmnet_app.core import Segmentation, Segmenter
+from ecmnet_app.core.labels import UNLABELLED_NAME
 from ecmnet_app.errors import BagError, ConfigError, ImageError
 from ecmnet_app.media.files import write_atomically
+from ecmnet_app.network import MIN_SIZE
 
-__all__ = ["PART_SECONDS", "BagPlan", "assemble_bag", "prepare_bag", "segment_bag", "segment_parts"]
+__all__ = ["PART_SECONDS", "BagPlan", "assemble_bag", "prepare_bag", "read_summary", "segment_bag", "segment_parts"]
 
 PART_SECONDS = 5
 """Of log time; the most that a run loses when it is killed."""
@@ -86,7 +88,7 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
         if not left.exists() or json.loads(left.read_text("utf-8"))["identity"] != identity:
             raise ConfigError(f"{folder} is of another bag, weights or settings; remove it, or take another --out")
     if job.out.exists():
-        summary = _read_summary(job)
+        summary = read_summary(job)
         return BagPlan(0, summary.frames, summary.frames, complete=True)
     with open_bag(job.source) as bag:
         kinds = _topics(job, bag, settings)
@@ -99,7 +101,7 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
             "end": bag.end,
             "parts": plan.parts,
             "problems": bag.problems,
-            "names": [*segmenter.label_set.names, "Unlabelled"],
+            "names": [*segmenter.label_set.names, UNLABELLED_NAME],
         }
     if not note.exists():
         with _writing(job.parts):
@@ -246,8 +248,9 @@ def _batches(bag: Bag, about: dict[str, Any], settings: BagSettings, parts: Sequ
             if channel.topic in topics and channel.kind in PICTURES:
                 try:
                     header, image = picture_of(item)
-                    if min(image.shape[:2]) < 32:
-                        raise ImageError(f"the picture is {image.shape[1]}x{image.shape[0]}, smaller than 32x32")
+                    if min(image.shape[:2]) < MIN_SIZE:
+                        size = f"{image.shape[1]}x{image.shape[0]}"
+                        raise ImageError(f"the picture is {size}, smaller than {MIN_SIZE}x{MIN_SIZE}")
                     batch.items.append(_Frame(item, header, image))
                 except ImageError as error:
                     batch.skipped.append((channel.topic, str(error)))
@@ -463,7 +466,8 @@ def _write_metadata(path: Path, job: BagJob, about: dict[str, Any], counts: dict
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _read_summary(job: BagJob) -> BagSummary:
+def read_summary(job: BagJob) -> BagSummary:
+    """What `assemble_bag` has returned, of a bag that is there."""
     return BagSummary.from_dict(json.loads(job.record.read_text("utf-8")))
 
 
@@ -477,6 +481,6 @@ def segment_bag(
     """All of it in this process."""
     plan = prepare_bag(job, settings, segmenter, resume)
     if plan.complete:
-        return _read_summary(job)
+        return read_summary(job)
     segment_parts(job, settings, segmenter, progress=progress)
     return assemble_bag(job)

@@ -9,7 +9,6 @@ that a worker can be lost in: it is made again then, and finds the parts that ar
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -24,7 +23,7 @@ import ecmnet_app
 from ecmnet_app.bags.clips import write_clips
 from ecmnet_app.bags.digest import BagDigest, digest_bag
 from ecmnet_app.bags.jobs import BagJob, BagSettings
-from ecmnet_app.bags.segment import BagPlan, assemble_bag, prepare_bag, segment_parts
+from ecmnet_app.bags.segment import BagPlan, assemble_bag, prepare_bag, read_summary, segment_parts
 from ecmnet_app.bags.summary import BagSummary
 from ecmnet_app.bags.workers import LocalWorkers, Network, Tell, Workers
 from ecmnet_app.core import Segmenter
@@ -297,8 +296,7 @@ def _segment(work: Work, job: BagJob, start: int, stop: int | None, tell: Tell) 
 
 def _finish(work: Work, job: BagJob) -> tuple[BagSummary, BagDigest | None]:
     """Put together, unless a worker did so that was lost later, and make what else was asked for."""
-    done = job.record.exists()
-    summary = BagSummary.from_dict(json.loads(job.record.read_text("utf-8"))) if done else assemble_bag(job)
+    summary = read_summary(job) if job.record.exists() else assemble_bag(job)
     label_set = _segmenter(work.network).label_set
     if work.video:
         write_clips(job, label_set, work.opacity)

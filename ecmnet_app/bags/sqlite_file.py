@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rosbags.typesys.msg import normalize_msgtype
 
-from ecmnet_app.bags.storage import Block, Channel, Contents, Damage, Message, clock
+from ecmnet_app.bags.storage import Block, Channel, Contents, Damage, Message, shortfall
 from ecmnet_app.errors import BagError
 
 __all__ = ["SqliteFile"]
@@ -84,12 +84,8 @@ class SqliteFile:
                 row = _row(connection, "SELECT data FROM messages WHERE id = ?", id_)
                 if row and isinstance(row[0], bytes):
                     messages.append(Message(self._topics[topic], time, time, 0, row[0]))
-        if len(messages) == len(rows):
-            return Contents(messages)
-        span = f"from {clock(int(rows['time'][0]))} to {clock(int(rows['time'][-1]))}"
-        return Contents(
-            messages, Damage(f"is damaged {span}: {len(messages)} of {len(rows)} messages could be read there")
-        )
+        times = int(rows["time"][0]), int(rows["time"][-1])
+        return Contents(messages, shortfall(times, len(messages), len(rows)))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -18,6 +18,7 @@ import lz4.frame
 import zstandard
 
 __all__ = [
+    "MAX_CHUNK",
     "ZSTD_MAGIC",
     "Block",
     "Channel",
@@ -29,10 +30,13 @@ __all__ = [
     "in_order",
     "inflate",
     "lz4_stream",
+    "shortfall",
     "zstd_stream",
 ]
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+MAX_CHUNK = 2**31
+"""Bytes of a chunk's records; what claims more is taken for damage."""
 _PIECE = 1 << 20
 
 
@@ -136,6 +140,27 @@ def clock(nanoseconds: int) -> str:
         return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S}.{rest // 10**6:03d}"
     except (ValueError, OverflowError, OSError):  # a year that no calendar has
         return f"{nanoseconds} ns"
+
+
+def shortfall(times: tuple[int, int], read: int, count: int, strange: int = 0, intact: bool = True) -> Damage | None:
+    """What is wrong with a block.
+
+    Args:
+        times: first and last log time.
+        read: messages that could be read.
+        count: messages that should be there.
+        strange: those that could be read, and are of no topic that is known.
+        intact: whether the checksum is right.
+    """
+    problems = []
+    span = f"from {clock(times[0])} to {clock(times[1])}"
+    if read + strange < count:
+        problems.append(f"is damaged {span}: {read} of {count} messages could be read there")
+    elif not intact:
+        problems.append(f"has a wrong checksum {span}: the messages there are taken as they are")
+    if strange:
+        problems.append(f"has {strange} messages {span} of topics that it does not name")
+    return Damage(" and ".join(problems)) if problems else None
 
 
 def inflate(stream: io.BufferedIOBase | BinaryIO, size: int) -> bytes:
