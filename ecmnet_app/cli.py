@@ -307,7 +307,12 @@ def add_train_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         help="folder for the checkpoint, log.csv, curves.png, predictions.png and the weights",
     )
     parser.add_argument(
-        "--teacher", type=Path, metavar="FILE", help="a trained teacher, for recipes that learn from one"
+        "--teacher",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a trained teacher, for recipes that learn from one; once for each of several",
     )
     parser.add_argument("--initial", metavar="NAME|PATH", help="weights to start from, in place of random ones")
     parser.add_argument("--steps", type=int, metavar="N", help="steps instead of the recipe's")
@@ -337,7 +342,7 @@ def run_train(args: argparse.Namespace) -> int:
         args.out,
         args.device,
         resume=args.resume,
-        teacher=args.teacher,
+        teachers=args.teacher,
         initial=args.initial,
     )
     if weights is not None:

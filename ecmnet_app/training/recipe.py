@@ -10,6 +10,7 @@ from typing import Any
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.network import MIN_SIZE, ECMNetConfig
 from ecmnet_app.training.augment import Augmentation
+from ecmnet_app.training.losses import BEHIND
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,6 +40,9 @@ class DataSource:
     labels: bool = True
     """False takes the pictures alone, with no label known: for a teacher's answers, where a set's conventions
     differ or it has no labels. Its splits may then be any folders of pictures."""
+    unnamed: tuple[int, ...] = ()
+    """Classes that this set's labels do not name: such a pixel bears the label of what is behind it, or none.
+    So every label is taken as that class or one of these. The same for all sets of a recipe that have any."""
     terms: str = "not stated"
     """What may be done with the data; kept in the weights' record."""
     source: str = "not stated"
@@ -77,7 +81,7 @@ class Recipe:
     auxiliary_weights: tuple[float, ...] = (0.3, 0.2)
     """Of 1x1 heads on the 1/8 and 1/16 stages, which are dropped after training; none in a teacher."""
     teacher_weight: float = 0.0
-    """Of the distance to a teacher's answers, which is added to the loss; above 0 the training needs a teacher."""
+    """Of the distance to a teacher's answers, which is added to the loss; above 0 the training needs teachers."""
     teacher_temperature: float = 1.0
     licence: str = "not stated"
     """Of the weights, which the data's terms decide."""
@@ -92,6 +96,12 @@ class Recipe:
             raise ConfigError("the recipe names no data: add a [[data]] table with a name")
         if any(source.weight <= 0 for source in self.data):
             raise ConfigError("the weight of every data set must be positive")
+        if len({source.unnamed for source in self.data} - {()}) > 1:
+            raise ConfigError("sets with unnamed classes must all have the same ones")
+        if self.validation and self.validation.unnamed:
+            raise ConfigError("validation cannot have unnamed classes: a score needs labels that are sure")
+        if not all(0 <= k < BEHIND for k in self.unnamed):
+            raise ConfigError(f"unnamed must be class ids, not {self.unnamed}")
         for name in ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -116,6 +126,11 @@ class Recipe:
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
+    @property
+    def unnamed(self) -> tuple[int, ...]:
+        """The classes that labels of some sets may hide."""
+        return max((source.unnamed for source in self.data), key=len)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the weights' record."""
         return asdict(self)
@@ -129,9 +144,9 @@ class Recipe:
         """
         values = dict(values)
         try:
-            values["data"] = tuple(DataSource(**source) for source in values.get("data", ()))
+            values["data"] = tuple(DataSource(**_tuples(source)) for source in values.get("data", ()))
             if values.get("validation"):
-                values["validation"] = DataSource(**values["validation"])
+                values["validation"] = DataSource(**_tuples(values["validation"]))
             values["augmentation"] = Augmentation(**_tuples(values.get("augmentation", {})))
             return cls(**_tuples(values))
         except TypeError as error:

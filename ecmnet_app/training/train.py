@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from ecmnet_app.core.engines import choose_device
-from ecmnet_app.core.labels import LabelSet
+from ecmnet_app.core.labels import UNLABELLED, LabelSet
 from ecmnet_app.core.weights import load_weights, save_weights
 from ecmnet_app.errors import ConfigError, WeightsError
 from ecmnet_app.network import ECMNet, ECMNetConfig
@@ -24,12 +24,13 @@ from ecmnet_app.training import distributed
 from ecmnet_app.training.augment import augment, normalise, paste
 from ecmnet_app.training.checkpoint import load_checkpoint, save_checkpoint
 from ecmnet_app.training.datasets import Dataset, load_dataset
-from ecmnet_app.training.losses import class_weights
+from ecmnet_app.training.losses import BEHIND, class_weights
 from ecmnet_app.training.metrics import ConfusionMatrix
 from ecmnet_app.training.recipe import DataSource, Recipe
 from ecmnet_app.training.report import check_drawing, draw_curves, draw_predictions, predict
 from ecmnet_app.training.step import Trainee, TrainStep
 from ecmnet_app.training.teacher import (
+    Committee,
     Teacher,
     TeacherTrainee,
     build_teacher,
@@ -70,6 +71,22 @@ class Mixture:
         """Move pictures, labels and sizes to a device, as uint8."""
         return Mixture([_to(dataset, device) for dataset in self.sets], self.weights)
 
+    def hiding(self, unnamed: Sequence[Sequence[int]]) -> Mixture:
+        """For each set the classes that its labels do not name; its other labels get BEHIND added, see the loss.
+
+        Raises:
+            ConfigError: there are too many classes for that.
+        """
+        sets = []
+        for dataset, ids in zip(self.sets, unnamed, strict=True):
+            if ids and len(dataset.label_set) > BEHIND:
+                raise ConfigError(f"{dataset.name}: unnamed works with up to {BEHIND} classes, leave it out")
+            sure = torch.isin(dataset.labels, torch.tensor((*ids, UNLABELLED), dtype=torch.uint8))
+            sets.append(
+                replace(dataset, labels=torch.where(sure, dataset.labels, dataset.labels + BEHIND)) if ids else dataset
+            )
+        return Mixture(sets, self.weights)
+
     @property
     def pictures(self) -> int:
         return sum(len(dataset.stems) for dataset in self.sets)
@@ -107,7 +124,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     stop_after: float | None = None,
-    teacher: Path | None = None,
+    teachers: Sequence[Path] = (),
     initial: str | Path | None = None,
     encoder_weights: Path | None = None,
 ) -> Path | None:
@@ -122,7 +139,7 @@ def train(
         device: "auto", "cpu", "cuda" or "cuda:N".
         resume: continue from the checkpoint in `out`, exactly as if never interrupted.
         stop_after: seconds after which to write a checkpoint and return None.
-        teacher: file of a teacher, which a recipe with a `teacher_weight` learns from.
+        teachers: files of teachers, which a recipe with a `teacher_weight` learns from; see `Committee`.
         initial: weights to start from, by name or path; for a teacher the file of another.
         encoder_weights: ImageNet's for a teacher, by default the installed package's; see `build_teacher`.
 
@@ -131,23 +148,23 @@ def train(
 
     Raises:
         ConfigError: a data set has no path or other classes than the first, the checkpoint is of another
-            recipe, teacher or start, the recipe and `teacher` do not fit, `out` cannot be made, the loss is no
+            recipe, teachers or start, the recipe and `teachers` do not fit, `out` cannot be made, the loss is no
             longer finite, or matplotlib or the extra `teacher` is missing.
         DataError: a data set cannot be read.
         DeviceError: the device is not there.
-        WeightsError: the checkpoint, `teacher`, `initial` or `encoder_weights` cannot be read or is of another
+        WeightsError: the checkpoint, `teachers`, `initial` or `encoder_weights` cannot be read or is of another
             architecture, or a file cannot be written.
     """
     deadline = time.monotonic() + stop_after if stop_after is not None else float("inf")
     place = choose_device(device)
     check_drawing()
-    if bool(recipe.teacher_weight) != (teacher is not None):
+    if bool(recipe.teacher_weight) != bool(teachers):
         raise ConfigError(
             "the recipe has a teacher_weight and needs a teacher: say --teacher FILE"
             if recipe.teacher_weight
             else "a teacher is given, but the recipe has no teacher_weight: leave --teacher out, or set one"
         )
-    origins = _origins(recipe, teacher, initial)
+    origins = _origins(recipe, teachers, initial)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -182,9 +199,9 @@ def train(
         recipe,
         class_weights(shares, recipe.class_weight_offset),
         fused=place.type == "cuda",
-        teacher=fold_norms(_teacher(teacher, label_set, place)) if teacher is not None else None,
+        teacher=Committee([fold_norms(_teacher(path, label_set, place)) for path in teachers]) if teachers else None,
     )
-    mixture = mixture.to(place)
+    mixture = mixture.hiding([source.unnamed for source in recipe.data]).to(place)
 
     first = 0
     if saved is not None:
@@ -327,11 +344,11 @@ def _load(source: DataSource, paths: dict[str, Path], recipe: Recipe) -> Dataset
     )
 
 
-def _origins(recipe: Recipe, teacher: Path | None, initial: str | Path | None) -> dict[str, Any]:
+def _origins(recipe: Recipe, teachers: Sequence[Path], initial: str | Path | None) -> dict[str, Any]:
     """What a training takes from others, each by sha256, data and recipe: for its record and for resuming."""
-    origins = {}
-    if teacher is not None:
-        origins["teacher"] = teacher_header(teacher)
+    origins: dict[str, Any] = {}
+    if teachers:
+        origins["teachers"] = [teacher_header(path) for path in teachers]
     if initial is not None and recipe.network == "ecmnet":
         weights = load_weights(initial)
         origins["initial"] = {"name": weights.name, "sha256": weights.sha256, **weights.training}

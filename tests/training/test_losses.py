@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ecmnet_app.training.losses import class_weights, distillation_loss, segmentation_loss
+from ecmnet_app.training.losses import BEHIND, class_weights, distillation_loss, segmentation_loss
 
 CLASSES = 3
 WEIGHTS = torch.tensor([0.5, 2.0, 3.0])
@@ -58,8 +58,17 @@ def identity(t: Tensor) -> Tensor:
     return t
 
 
+def sure(p: np.ndarray, k: int, unnamed: tuple[int, ...]) -> np.ndarray:
+    """What a label k with BEHIND added makes of probabilities: those of the unnamed classes go to k."""
+    q = p.copy()
+    for other in unnamed:
+        q[k] += q[other]
+        q[other] = 0
+    return q
+
+
 def loss_of(logits: Tensor, heads: list[Tensor], target: Tensor, jaccard: float, auxiliary: list[float]) -> Tensor:
-    return segmentation_loss(logits, heads, target, WEIGHTS, jaccard, auxiliary, identity)
+    return segmentation_loss(logits, heads, target, WEIGHTS, jaccard, auxiliary, (), identity)
 
 
 def test_cross_entropy(batch: tuple[Tensor, list[Tensor], Tensor]) -> None:
@@ -73,6 +82,43 @@ def test_jaccard(batch: tuple[Tensor, list[Tensor], Tensor]) -> None:
     full = F.interpolate(logits, (8, 16), mode="bilinear")
     expected = plain_cross_entropy(full, target) + 0.7 * plain_jaccard(full, target)
     assert float(loss_of(logits, [], target, 0.7, [])) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("jaccard", [0.0, 0.7])
+def test_a_label_may_be_of_what_is_behind(batch: tuple[Tensor, list[Tensor], Tensor], jaccard: float) -> None:
+    """Equal to the plain loss of logits in which the unnamed classes' probability was given to the label by hand."""
+    logits, _, target = batch
+    full = F.interpolate(logits, (8, 16), mode="bilinear")
+    hidden = target.clone()
+    given = full.clone()
+    for b, y, x in np.ndindex(*target.shape):
+        if (k := int(target[b, y, x])) != 255 and x >= 6:
+            hidden[b, y, x] = k + BEHIND
+            q = sure(softmax(full[b, :, y, x].numpy()), k, (2,))
+            given[b, :, y, x] = torch.from_numpy(np.log(q + 1e-30))
+    expected = plain_cross_entropy(given, target) + jaccard * plain_jaccard(given, target)
+    loss = segmentation_loss(full, [], hidden, WEIGHTS, jaccard, [], (2,), identity)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert float(loss) < float(segmentation_loss(full, [], target, WEIGHTS, jaccard, [], (), identity))
+
+
+def test_what_stands_before_a_label_is_not_pushed_away() -> None:
+    """A person before a building that is labelled building: the gradient takes from the sky alone."""
+    logits = torch.tensor([0.5, 0.0, 1.0]).view(1, 3, 1, 1).repeat(1, 1, 2, 2).requires_grad_()
+    loss = segmentation_loss(logits, [], torch.full((1, 2, 2), 0 + BEHIND), WEIGHTS, 0.5, [], (2,), identity)
+    loss.backward()
+    assert logits.grad is not None
+    assert (logits.grad[:, 1] > 0).all()
+    assert (logits.grad[:, [0, 2]] < 0).all()
+
+
+def test_more_classes_than_behind_counts_from() -> None:
+    """Label sets of up to 255 classes are trained on as they are."""
+    logits = torch.zeros(1, 100, 1, 2)
+    logits[0, [70, 99], 0, [0, 1]] = 50
+    target = torch.tensor([[[70, 99]]])
+    loss = segmentation_loss(logits, [], target, torch.ones(100), 0.5, [], (), identity)
+    assert float(loss) == pytest.approx(0, abs=1e-6)
 
 
 def test_auxiliary_heads_see_the_subsampled_target(batch: tuple[Tensor, list[Tensor], Tensor]) -> None:

@@ -21,6 +21,7 @@ def test_recipes_of_the_package(name: str) -> None:
     assert all(source.terms != "not stated" and source.source != "not stated" for source in recipe.data)
     assert "not stated" not in recipe.licence
     assert not any("test" in source.split for source in (*recipe.data, recipe.validation) if source)
+    assert recipe.unnamed == next((source.unnamed for source in recipe.data if source.unnamed), ())
     if recipe.validation:  # a drive that is not trained on
         assert all(source.leave_out == recipe.validation.only for source in recipe.data)
 
@@ -57,6 +58,9 @@ def test_no_such_recipe(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"data": ()}, "names no data: add a"),
+        ({"data": [{"name": "a", "unnamed": [1]}, {"name": "b", "unnamed": [2]}]}, "must all have the same ones"),
+        ({"data": [{"name": "a", "unnamed": [64]}]}, r"unnamed must be class ids, not \(64,\)"),
+        ({"validation": {"name": "a", "unnamed": [1]}}, "validation cannot have unnamed"),
         ({"data": [{"split": "train"}]}, "does not fit: .*'name'"),
         ({"data": [{"name": "a", "weight": 0}]}, "weight of every data set must be positive"),
         ({"stepz": 3}, "does not fit: .*'stepz'; its fields are name, data"),

@@ -125,7 +125,7 @@ def test_steps_equal_a_plain_loop_over_separate_parameters() -> None:
         loss = float(step(images, target, i))
 
         logits, auxiliary = copy(images.contiguous(memory_format=torch.channels_last))
-        expected = segmentation_loss(logits, auxiliary, target, WEIGHTS, 0.5, (0.3, 0.2), lambda t: t)
+        expected = segmentation_loss(logits, auxiliary, target, WEIGHTS, 0.5, (0.3, 0.2), (), lambda t: t)
         expected.backward()
         for name, p in copy.named_parameters():
             plain[name].grad = p.grad

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,15 @@ from ecmnet_app.errors import ConfigError, WeightsError
 from ecmnet_app.training.checkpoint import load_checkpoint
 from ecmnet_app.training.datasets import load_dataset
 from ecmnet_app.training.recipe import Recipe, load_recipe
-from ecmnet_app.training.teacher import Teacher, build_teacher, fold_norms, load_teacher, save_teacher, teacher_header
+from ecmnet_app.training.teacher import (
+    Committee,
+    Teacher,
+    build_teacher,
+    fold_norms,
+    load_teacher,
+    save_teacher,
+    teacher_header,
+)
 from ecmnet_app.training.train import score, train
 
 lite = pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra teacher")
@@ -64,7 +73,7 @@ def run(
     *,
     resume: bool = False,
     stop_after: float | None = None,
-    teacher: Path | None = None,
+    teachers: Sequence[Path] = (),
     initial: str | Path | None = None,
     **changes: object,
 ) -> Path | None:
@@ -76,7 +85,7 @@ def run(
         device="cpu",
         resume=resume,
         stop_after=stop_after,
-        teacher=teacher,
+        teachers=teachers,
         initial=initial,
     )
 
@@ -139,6 +148,26 @@ def test_folding_norms_changes_no_answer(teacher: Teacher) -> None:
         fold_norms(folded)
         assert torch.allclose(folded(x), wanted, atol=1e-4 * float(wanted.abs().max()))
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+
+
+def test_a_committee_shares_a_batch_out() -> None:
+    """Two "teachers" that are told apart by what they add; a batch smaller than the committee is answered as well."""
+
+    class Adds(torch.nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.value = value
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, :2, ::2, ::2] + self.value
+
+    committee = Committee([Adds(10.0), Adds(20.0), Adds(30.0)])
+    x = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 4, 6)
+    logits = committee(x)
+    assert logits.shape == (5, 2, 2, 3)
+    assert logits[:, 0, 0, 0].tolist() == [10, 21, 32, 13, 24]
+    assert (logits == logits[:, :1, :1, :1]).all()
+    assert committee(x[3:4]).flatten().unique().tolist() == [13]
 
 
 def test_saved_and_loaded(teacher: Teacher, tmp_path: Path) -> None:
@@ -238,22 +267,39 @@ def test_learning_from_a_teacher(folder: Path) -> None:
     teacher = folder / "done" / "teacher.safetensors"
     settings: dict[str, object] = {"teacher_weight": 1.0, "steps": 2}
     alone = run(folder, "alone", steps=2)
-    weights = run(folder, "taught", teacher=teacher, **settings)
+    weights = run(folder, "taught", teachers=[teacher], **settings)
     assert alone is not None
     assert weights is not None
     assert losses(folder, "taught")[0] > losses(folder, "alone")[0], "the distance to the teacher is added"
     training = load_weights(weights.with_suffix(".safetensors")).training
     assert training["recipe"]["teacher_weight"] == 1
-    assert training["recipe"]["teacher"]["sha256"] == teacher_header(teacher)["sha256"]
-    assert training["recipe"]["teacher"]["data"][0]["name"] == "blocks"
+    assert training["recipe"]["teachers"][0]["sha256"] == teacher_header(teacher)["sha256"]
+    assert training["recipe"]["teachers"][0]["data"][0]["name"] == "blocks"
 
-    assert run(folder, "taught-parts", teacher=teacher, stop_after=0, **settings) is None
+    assert run(folder, "taught-parts", teachers=[teacher], stop_after=0, **settings) is None
     save_teacher(folder / "other.safetensors", load_teacher(teacher), CAMVID, {})
     with pytest.raises(ConfigError, match="written with another --teacher or --initial: give the same"):
-        run(folder, "taught-parts", teacher=folder / "other.safetensors", resume=True, **settings)
-    assert run(folder, "taught-parts", teacher=teacher, resume=True, **settings) is not None
+        run(folder, "taught-parts", teachers=[folder / "other.safetensors"], resume=True, **settings)
+    assert run(folder, "taught-parts", teachers=[teacher], resume=True, **settings) is not None
     for name in ("tiny.safetensors", "tiny.json", "checkpoint.safetensors"):
         assert (folder / "taught-parts" / name).read_bytes() == (folder / "taught" / name).read_bytes()
+
+
+def test_learning_from_two(folder: Path) -> None:
+    """Of the two pictures in a batch each teacher answers for one, so the distance lies between those to each alone."""
+    first = folder / "done" / "teacher.safetensors"
+    contrary = load_teacher(first)
+    contrary.classifier.weight.data.mul_(-4)
+    second = folder / "contrary.safetensors"
+    save_teacher(second, contrary, CAMVID, {})
+    of = {}
+    for name, teachers in {"one": [first], "other": [second], "both": [first, second]}.items():
+        weights = run(folder, f"taught-by-{name}", teachers=teachers, teacher_weight=1.0, steps=1)
+        of[name] = losses(folder, f"taught-by-{name}")[0]
+    assert of["one"] < of["both"] < of["other"]
+    assert weights is not None
+    record = load_weights(weights.with_suffix(".safetensors")).training["recipe"]["teachers"]
+    assert [t["sha256"] for t in record] == [teacher_header(p)["sha256"] for p in (first, second)]
 
 
 def test_recipe_and_teacher_must_fit(folder: Path) -> None:
@@ -261,10 +307,10 @@ def test_recipe_and_teacher_must_fit(folder: Path) -> None:
     with pytest.raises(ConfigError, match="needs a teacher: say --teacher FILE"):
         run(folder, "refused", teacher_weight=1.0)
     with pytest.raises(ConfigError, match="the recipe has no teacher_weight: leave --teacher out"):
-        run(folder, "refused", teacher=teacher)
+        run(folder, "refused", teachers=[teacher])
     save_teacher(folder / "city.safetensors", build_teacher(19), CITYSCAPES, {})
     with pytest.raises(WeightsError, match="has other classes than CamVid"):
-        run(folder, "refused", teacher=folder / "city.safetensors", teacher_weight=1.0)
+        run(folder, "refused", teachers=[folder / "city.safetensors"], teacher_weight=1.0)
     with pytest.raises(WeightsError, match="has other classes than CamVid"):
         run(folder, "refused", initial=folder / "city.safetensors", **OF_TEACHER)
 

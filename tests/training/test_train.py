@@ -21,13 +21,14 @@ from trees import random_pair, write_camvid, write_cityscapes
 
 from ecmnet_app.cli import main
 from ecmnet_app.core import load_weights
-from ecmnet_app.core.labels import CAMVID, LabelSet
+from ecmnet_app.core.labels import CAMVID, Label, LabelSet
 from ecmnet_app.errors import ConfigError, DataError, DeviceError, WeightsError
 from ecmnet_app.media import read_image
 from ecmnet_app.network import ECMNet, ECMNetConfig
 from ecmnet_app.training.augment import Augmentation
 from ecmnet_app.training.checkpoint import load_checkpoint
 from ecmnet_app.training.datasets import Dataset, load_dataset
+from ecmnet_app.training.losses import BEHIND
 from ecmnet_app.training.recipe import DataSource, Recipe, load_recipe
 from ecmnet_app.training.train import Mixture, batch, score, train
 
@@ -285,6 +286,30 @@ def test_pictures_without_labels_weigh_no_class() -> None:
     assert torch.allclose(shares, torch.tensor([0.5, 0.5, 0, 0]))
     with pytest.raises(ConfigError, match="no picture of the recipe's data has a labelled pixel"):
         Mixture([other], [1.0]).class_shares(4)
+
+
+def test_labels_that_may_hide_others_are_marked() -> None:
+    sure, hiding = constant_set([0, 1], "a"), constant_set([2, 3], "b")
+    mixture = Mixture([sure, hiding], [1.0, 1.0]).hiding([(), (3,)])
+    assert mixture.sets[0].labels is sure.labels
+    marked = mixture.sets[1].labels
+    assert marked.dtype == torch.uint8  # which `augment` counts on
+    assert marked[0, 1:].unique().tolist() == [2 + BEHIND]
+    assert marked[1, 1:].unique().tolist() == [3], "an unnamed class that is labelled all the same is sure"
+    assert marked[:, 0].unique().tolist() == [255]
+    many = replace(sure, label_set=LabelSet("many", tuple(Label(k, f"c{k}", (0, 0, 0)) for k in range(65))))
+    with pytest.raises(ConfigError, match="a: unnamed works with up to 64 classes"):
+        Mixture([many], [1.0]).hiding([(3,)])
+
+
+def test_training_on_labels_that_may_hide_others(folder: Path) -> None:
+    plain = run(folder, "named", steps=1)
+    weights = run(folder, "unnamed", data=(DataSource("blocks", unnamed=(9, 10)),), steps=1)
+    assert plain is not None
+    assert weights is not None
+    losses = [float(rows(folder, out)[0][1]) for out in ("named", "unnamed")]
+    assert 0 < losses[1] < losses[0], "two more answers are right"
+    assert load_weights(weights.with_suffix(".safetensors")).training["recipe"]["data"][0]["unnamed"] == [9, 10]
 
 
 def test_a_set_gives_its_pictures_without_its_labels(folder: Path) -> None:
