@@ -37,7 +37,8 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from serving import CAMERA_FLAG, LiveClient, camera_frames, chromium, launch, served_page, write_camera
+from live_client import LiveClient
+from serving import CAMERA_FLAG, camera_frames, chromium, launch, served_page, write_camera
 
 from ecmnet_app.core import Segmenter
 from ecmnet_app.media.images import encode_image, read_image

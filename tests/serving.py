@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import re
 import shutil
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import httpx
 
 from ecmnet_app.ui.picture import EXAMPLES_FOLDER
 
@@ -49,36 +47,6 @@ def served_page(*flags: str, stop: signal.Signals = signal.SIGINT, env: dict[str
             assert process.returncode == 0, errors
         finally:
             process.kill()
-
-
-class LiveClient:
-    """A viewer without a browser: calls the live tab's server function as its page does."""
-
-    def __init__(self, url: str, viewer: str, **options: Any) -> None:
-        self.http = httpx.Client(base_url=url, timeout=60, **options)
-        self.viewer = viewer
-        (self.component,) = (
-            one["id"]
-            for one in self.http.get("/config").raise_for_status().json()["components"]
-            if one["props"].get("elem_id") == "live"
-        )
-
-    def post(self, data: Any) -> httpx.Response:
-        """Call the function with any JSON."""
-        return self.http.post("/gradio_api/component_server/", json=self.body(data))
-
-    def body(self, data: Any) -> dict[str, Any]:
-        """The request's JSON."""
-        name = {"component_id": self.component, "fn_name": "segment_frame", "session_hash": self.viewer}
-        return {"data": data, **name}
-
-    def frame(self, image: bytes, seq: int = 0) -> dict[str, Any]:
-        """What the page sends of a picture's bytes."""
-        return {"viewer": self.viewer, "seq": seq, "image": base64.b64encode(image).decode()}
-
-    def send(self, image: bytes, seq: int = 0) -> dict[str, Any]:
-        """The answer to a frame."""
-        return self.post(self.frame(image, seq)).raise_for_status().json()
 
 
 def why_no_chromium() -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import glob
 import http.client
 import io
 import json
@@ -22,8 +24,9 @@ import numpy as np
 import pytest
 import torch
 import uvicorn
+from live_client import LiveClient
 from PIL import Image
-from serving import LiveClient, served_page
+from serving import served_page
 
 from ecmnet_app import ui
 from ecmnet_app.core import Segmentation
@@ -159,34 +162,32 @@ def test_a_body_that_is_no_call_is_refused(client, frame, content):
     assert "mask" in client.send(frame)
 
 
-def resident(url: str) -> int:
-    """Bytes of memory of the process that listens there."""
+def process_of(url: str) -> Path:
+    """The folder in /proc of the process that listens there."""
     port = int(url.rsplit(":", 1)[1])
-    found = subprocess.check_output(["ps", "-eo", "pid,rss,args"], text=True)
-    (line,) = (
-        line for line in found.splitlines() if "ecmnet_app.gradio" in line and listens(int(line.split()[0]), port)
-    )
-    return int(line.split()[1]) * 1024
-
-
-def listens(pid: int, port: int) -> bool:
-    inodes = {
-        os.readlink(path).removeprefix("socket:[").rstrip("]")
-        for path in Path(f"/proc/{pid}/fd").iterdir()
-        if os.readlink(path).startswith("socket:")
-    }
     rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return any(row[9] in inodes for row in rows if int(row[1].split(":")[1], 16) == port)
+    (inode,) = (row[9] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port)  # 0A: it listens
+    for file in glob.iglob("/proc/[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to read
+            if os.readlink(file) == f"socket:[{inode}]":
+                return Path(file).parent.parent
+    raise AssertionError(f"nothing listens at {url}")
+
+
+def resident(process: Path) -> int:
+    """Its bytes of memory."""
+    return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_a_hundred_megabytes_are_refused_and_not_kept(client, frame, url):
     assert "mask" in client.send(frame)
-    before = resident(url)
+    process = process_of(url)
+    before = resident(process)
     peak, stop = [before], threading.Event()
 
     def watch() -> None:
         while not stop.wait(0.05):
-            peak.append(resident(url))
+            peak.append(resident(process))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -295,7 +296,7 @@ def test_a_viewer_whose_process_is_killed_is_forgotten(url, frame, tmp_path):
     wait_until(lambda: sources(url) == 0, 10)
     (tmp_path / "frame.jpg").write_bytes(frame)
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\nfrom serving import LiveClient\n"
+        "import sys; sys.path.insert(0, sys.argv[1])\nfrom live_client import LiveClient\n"
         "client, image = LiveClient(sys.argv[2], 'killed'), open(sys.argv[3], 'rb').read()\n"
         "while True: client.send(image); print('answered', flush=True)"
     )
