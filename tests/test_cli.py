@@ -289,7 +289,12 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path: Path, make_picture: MakePictur
         write_image(tmp_path / f"photos/{i:03}.jpg", make_picture(120, 160, i))
     out = tmp_path / "out"
     arguments = ["segment", str(tmp_path / "photos"), "--out", str(out), "--weights", str(tiny_weights)]
-    process = subprocess.Popen(run(*arguments, "--device", "cpu"), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        run(*arguments, "--device", "cpu"),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
+    )
     deadline = time.monotonic() + 120
     while len(list(out.glob("*.json"))) < 3:
         assert process.poll() is None
