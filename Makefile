@@ -8,8 +8,8 @@ BIN := .venv/bin
 demo: .venv/app  ## serve the page on http://127.0.0.1:7860
 	$(BIN)/python -m ecmnet_app.gradio
 
-test: .venv/dev  ## everything but the long tests; under 15 minutes on two cores
-	$(BIN)/python -m pytest
+test: .venv/dev  ## everything but the long tests, in two processes of one thread each; under 15 minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-long: .venv/dev  ## the long tests
 	$(BIN)/python -m pytest -m long
