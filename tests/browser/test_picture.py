@@ -317,6 +317,15 @@ def test_the_end_point_is_described_in_the_page(open_page):
     assert "street.jpg" in page.content()
 
 
+def test_one_weight_is_no_choice(open_page):
+    page = open_page()
+    page.locator("#label-names").get_by_text("“tiny” knows Sky, Building").wait_for()
+    assert page.locator("#weights").count() == 0 or not page.locator("#weights").is_visible()
+    page.get_by_role("tab", name="Live").click()
+    page.wait_for_selector(".live .start")
+    assert not page.locator(".live .weights").is_visible()
+
+
 def test_two_visitors_at_once_each_get_their_own(open_page, segmenter, street, tmp_path):
     other = draw_street(tmp_path / "other.png", 352, 288)
     pages = [(open_page(), street), (open_page(), other)]

@@ -79,14 +79,3 @@ def test_programs_may_name_the_weights_too(url, city_weights, make_picture, tmp_
     with Image.open(mask) as image:
         np.testing.assert_array_equal(np.asarray(image), expected.labels)
     assert areas == pytest.approx(expected.areas())
-
-
-def test_one_weight_is_no_choice(tiny_weights):
-    with served_page("--weights", str(tiny_weights)) as url, chromium() as browser:
-        page = browser.new_page()
-        page.goto(url)
-        page.locator("#label-names").get_by_text("“tiny” knows Sky, Building").wait_for()
-        assert page.locator("#weights").count() == 0 or not page.locator("#weights").is_visible()
-        page.get_by_role("tab", name="Live").click()
-        page.wait_for_selector(".live .start")
-        assert not page.locator(".live .weights").is_visible()
