@@ -26,7 +26,9 @@ from ecmnet_app.core.engines.fallback import FallbackEngine
 from ecmnet_app.core.engines.graph_cache import GraphCache
 from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.errors import DeviceError
+from ecmnet_app.media import read_image
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "ecmnet_app" / "ui" / "examples"
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 Picture = Callable[..., NDArray[np.uint8]]
@@ -204,7 +206,16 @@ def test_a_graph_answers_as_the_reference_does(
     assert all(np.array_equal(answer.labels, answers[0].labels) for answer in answers)
     assert all(np.array_equal(answer.confidence, answers[0].confidence) for answer in answers)
     reference = Segmenter.from_pretrained(device="cuda", engine="eager").predict(picture)
-    assert (answers[0].labels == reference.labels).mean() > 0.995
+    assert (answers[0].labels == reference.labels).mean() > 0.99  # no street: many pixels stand between two classes
+
+
+@needs_gpu
+def test_streets_get_the_labels_of_the_reference(gpu_segmenter: Segmenter) -> None:
+    reference = Segmenter.from_pretrained(device="cuda", engine="eager")
+    paths = sorted(EXAMPLES.glob("*.jpg"))
+    assert paths
+    for picture in map(read_image, paths):
+        assert (gpu_segmenter.predict(picture).labels == reference.predict(picture).labels).mean() > 0.998
 
 
 @needs_gpu
