@@ -226,6 +226,24 @@ def test_before_the_kernels_are_compiled_it_answers(make_picture: Picture) -> No
 
 
 @needs_gpu
+def test_a_full_gpu_is_said_and_asked_again(make_picture: Picture, caplog: pytest.LogCaptureFixture) -> None:
+    named, auto = (Segmenter.from_pretrained(device=device) for device in ("cuda", "auto"))
+    for segmenter in (named, auto):
+        segmenter.engine.wait()
+    picture = make_picture(1500, 2000)
+    before = named.predict(picture, resolution=1500)
+    torch.cuda.empty_cache()
+    taken = torch.empty(torch.cuda.mem_get_info()[0] - 2**26, dtype=torch.uint8, device="cuda")
+    with pytest.raises(DeviceError, match="ran out of memory; send fewer or smaller pictures"):
+        named.predict(picture, resolution=1500)
+    assert (auto.predict(picture, resolution=1500).labels == before.labels).mean() > 0.99
+    assert "the CPU takes over" in caplog.text
+    del taken
+    torch.cuda.empty_cache()
+    assert np.array_equal(named.predict(picture, resolution=1500).labels, before.labels)
+
+
+@needs_gpu
 @pytest.mark.long
 def test_ten_thousand_frames_of_changing_sizes(gpu_segmenter: Segmenter) -> None:
     from ecmnet_app.core.engines.cuda_graph import MAX_GRAPHS, CudaGraphEngine

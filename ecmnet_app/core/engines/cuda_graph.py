@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import NamedTuple
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +34,8 @@ MAX_GRAPHS = 8
 """Graphs kept; each holds the activations of its size, about 0.4 KB for each pixel of its batch."""
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class _Key(NamedTuple):
@@ -88,41 +92,28 @@ class CudaGraphEngine(Engine):
 
     def logits(self, pictures: NDArray[np.uint8]) -> Tensor:
         """See `Engine.logits`."""
-        with device_errors(self.device), torch.cuda.device(self.device), torch.inference_mode():
-            try:
-                return self._logits(pictures)
-            except torch.OutOfMemoryError:
-                self.graphs.clear()  # perhaps what other sizes hold was the rest
-                return self._logits(pictures)
+        return self._with_room(lambda: self._logits(pictures))
 
     def segment(
         self, pictures: NDArray[np.uint8], size: tuple[int, int], temperature: float
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """See `Engine.segment`."""
-        with device_errors(self.device), torch.cuda.device(self.device), torch.inference_mode():
-            try:
-                return self._segment(pictures, size, temperature)
-            except torch.OutOfMemoryError:
-                self.graphs.clear()
-                return self._segment(pictures, size, temperature)
+        return self._with_room(lambda: self._segment(pictures, size, temperature))
 
     def segment_on_device(self, pictures: Tensor, size: tuple[int, int], temperature: float) -> tuple[Tensor, Tensor]:
         """`segment` without copies to or from the host, for callers that have their pictures on the GPU.
 
         The answer is overwritten by the next call with pictures of this size.
         """
+        return self._with_room(lambda: self._segment_on_device(pictures, size, temperature))
+
+    def _with_room(self, call: Callable[[], T]) -> T:
+        """A call on the GPU; where memory runs out, once more without the graphs of other sizes."""
         with device_errors(self.device), torch.cuda.device(self.device), torch.inference_mode():
-            graph = self._graph_of(_key_of(pictures, (*size, temperature)))
-            with torch.cuda.stream(self._stream):
-                self._stream.wait_stream(torch.cuda.default_stream(self.device))
-                if graph is None:
-                    labels, confidence = self._fused_answer(pictures, size, temperature)
-                else:
-                    graph.pictures.copy_(pictures)
-                    graph.graph.replay()
-                    labels, confidence = graph.outputs
-            torch.cuda.default_stream(self.device).wait_stream(self._stream)
-            return labels, confidence
+            with suppress(torch.OutOfMemoryError):  # left behind before the second call: its frames hold tensors
+                return call()
+            self.graphs.clear()
+            return call()
 
     def _graph_of(self, key: _Key) -> _Graph | None:
         """None also while the kernels are not compiled."""
@@ -154,6 +145,19 @@ class CudaGraphEngine(Engine):
                 return answer_from_logits(self._logits_of(on_device), size, temperature)
             labels, confidence = self._fused_answer(on_device, size, temperature)
             return labels.cpu().numpy(), confidence.cpu().numpy()
+
+    def _segment_on_device(self, pictures: Tensor, size: tuple[int, int], temperature: float) -> tuple[Tensor, Tensor]:
+        graph = self._graph_of(_key_of(pictures, (*size, temperature)))
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_stream(torch.cuda.default_stream(self.device))
+            if graph is None:
+                labels, confidence = self._fused_answer(pictures, size, temperature)
+            else:
+                graph.pictures.copy_(pictures)
+                graph.graph.replay()
+                labels, confidence = graph.outputs
+        torch.cuda.default_stream(self.device).wait_stream(self._stream)
+        return labels, confidence
 
     def _fused_answer(self, pictures: Tensor, size: tuple[int, int], temperature: float) -> tuple[Tensor, Tensor]:
         return self._fused.answer(self._fused.logits(pictures), size, temperature)
