@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecmnet_app.core.engines.base import Engine, answer_from_logits
-from ecmnet_app.core.engines.device_errors import device_errors
+from ecmnet_app.core.engines.device_errors import device_errors, is_out_of_memory
 from ecmnet_app.core.engines.folded import fold
 from ecmnet_app.core.engines.fused import FusedECMNet, can_fuse
 from ecmnet_app.core.engines.graph_cache import GraphCache
@@ -110,9 +109,12 @@ class CudaGraphEngine(Engine):
     def _with_room(self, call: Callable[[], T]) -> T:
         """A call on the GPU; where memory runs out, once more without the graphs of other sizes."""
         with device_errors(self.device), torch.cuda.device(self.device), torch.inference_mode():
-            with suppress(torch.OutOfMemoryError):  # left behind before the second call: its frames hold tensors
+            try:
                 return call()
-            self.graphs.clear()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            self.graphs.clear()  # here, where the error is gone: its frames hold tensors
             return call()
 
     def _graph_of(self, key: _Key) -> _Graph | None:
@@ -197,7 +199,10 @@ class _Graph:
         self._pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         self.graph = torch.cuda.CUDAGraph()
         stream.synchronize()
-        with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.stream(stream),  # gives the former stream back, which a capture that fails to end does not
+            torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"),
+        ):
             logits = fused.logits(self.pictures)
             self.outputs: tuple[Tensor, ...] = (logits,)
             if key.answer is not None:

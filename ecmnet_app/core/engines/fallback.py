@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecmnet_app.core.engines.base import Engine
-from ecmnet_app.core.engines.device_errors import device_errors
+from ecmnet_app.core.engines.device_errors import device_errors, is_out_of_memory
 from ecmnet_app.errors import DeviceError
 
 __all__ = ["FallbackEngine"]
@@ -81,7 +81,7 @@ class FallbackEngine(Engine):
                     return call(self._first)
             except DeviceError as error:
                 _log.warning("%s; the CPU takes over", error)
-                if not isinstance(error.__cause__, torch.OutOfMemoryError):
+                if not is_out_of_memory(error.__cause__):
                     self._first = None
         return call(self._cpu())
 

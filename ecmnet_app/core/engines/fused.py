@@ -80,6 +80,7 @@ class FusedECMNet:
         scale, shift = 1 / (255 * deviation), -torch.tensor(mean, device=device) / deviation
         self.config, self.device, self.dtype = net.config, device, dtype
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._left_aside = False
         self._first = PictureConvolution.pack(parts.stem[0], scale, shift, dtype)
         self._stem = [Convolution.pack(layer, dtype) for layer in parts.stem[1:]]
         self._downsamples = [Downsample.pack(layer, dtype) for layer in parts.downsamples]
@@ -104,6 +105,12 @@ class FusedECMNet:
             Float32, channels-last, of which the first num_classes channels are the logits.
             Shape: (B, ceil(H / 2), ceil(W / 2), 16 or more).
         """
+        try:
+            return self._logits(pictures, large)
+        finally:
+            self._join()  # where memory ran out: a capture with work left aside cannot be ended
+
+    def _logits(self, pictures: Tensor, large: bool | None) -> Tensor:
         batch, height, width, _ = pictures.shape
         sums = _Sums(self._sums_of(batch, height, width), self.device)
 
@@ -160,11 +167,13 @@ class FusedECMNet:
             yield
             return
         self._side.wait_stream(torch.cuda.current_stream(self.device))
+        self._left_aside = True
         with torch.cuda.stream(self._side):
             yield
 
     def _join(self) -> None:
-        if self._side is not None:
+        if self._side is not None and self._left_aside:
+            self._left_aside = False
             torch.cuda.current_stream(self.device).wait_stream(self._side)
 
     @torch.inference_mode()
