@@ -456,10 +456,12 @@ def add_average_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         commands,
         "average",
         "The mean of weights that were trained from the same ones, as one network",
-        "  ecmnet average camvid runs/street/street.safetensors --out runs/mean/street",
+        "  ecmnet average camvid runs/street/street.safetensors --out runs/mean/street\n"
+        "  ecmnet average camvid runs/street/street.safetensors --shares 1 3 --out runs/mean/street",
     )
     parser.add_argument("weights", nargs="+", metavar="NAME|PATH", help="two weights or more")
     parser.add_argument("--out", required=True, type=Path, metavar="PATH", help="of the new weights, without suffix")
+    parser.add_argument("--shares", nargs="+", type=float, metavar="X", help="how much each counts (all alike)")
     parser.set_defaults(run=run_average)
 
 
@@ -467,7 +469,7 @@ def run_average(args: argparse.Namespace) -> int:
     """Write the mean, and say where."""
     from ecmnet_app.training.averaging import average_weights
 
-    weights = average_weights(args.weights, args.out)
+    weights = average_weights(args.weights, args.out, args.shares)
     print(f"{args.out}.safetensors and {weights.name}.json: the mean of {len(args.weights)} weights")
     return 0
 

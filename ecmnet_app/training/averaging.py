@@ -14,27 +14,32 @@ import torch
 from torch import Tensor
 
 from ecmnet_app.core.weights import Weights, load_weights, save_weights
-from ecmnet_app.errors import WeightsError
+from ecmnet_app.errors import ConfigError, WeightsError
 
 __all__ = ["average_weights"]
 
 
-def average_weights(names: Sequence[str | Path], out: Path) -> Weights:
+def average_weights(names: Sequence[str | Path], out: Path, shares: Sequence[float] | None = None) -> Weights:
     """Write the mean of weights that started from the same ones.
 
     Args:
         names: of two or more weights, or paths of their .safetensors files.
         out: path of the new ones, without suffix; its last part is their name.
+        shares: how much each counts, relative to the others; by default all alike.
 
     Returns:
-        The new weights: temperature 1, no metrics; their recipe holds the sha256 and the training of each part.
+        The new weights: temperature 1, no metrics; their recipe holds each part's share, sha256 and training.
 
     Raises:
+        ConfigError: the shares are not one positive number for each.
         WeightsError: fewer than two, or they differ in architecture, classes, normalisation or working size, or
             they did not start from the same weights; or a file cannot be read or written.
     """
     if len(names) < 2:
         raise WeightsError("a mean needs two weights or more")
+    shares = [1.0] * len(names) if shares is None else shares
+    if len(shares) != len(names) or not all(0 < share < float("inf") for share in shares):
+        raise ConfigError(f"{len(names)} weights need as many shares, each above 0, not {list(shares)}")
     parts = [load_weights(name) for name in names]
     first = parts[0]
     for other in parts[1:]:
@@ -43,13 +48,13 @@ def average_weights(names: Sequence[str | Path], out: Path) -> Weights:
                 f"{other.name} and {first.name} differ in architecture, classes, normalisation or working size, so "
                 "that they have no mean"
             )
-        if not _lineage(other) & _lineage(first):
+        if not _lineage(other.sha256, other.training) & _lineage(first.sha256, first.training):
             raise WeightsError(
                 f"{other.name} and {first.name} did not start from the same weights, so that their mean knows "
                 "nothing; train both with the same --initial"
             )
     network = first.build()
-    network.load_state_dict({key: _mean([part.tensors[key] for part in parts]) for key in first.tensors})
+    network.load_state_dict({key: _mean([part.tensors[key] for part in parts], shares) for key in first.tensors})
     return save_weights(
         out,
         network,
@@ -60,7 +65,10 @@ def average_weights(names: Sequence[str | Path], out: Path) -> Weights:
         training={
             "data": _once(source for part in parts for source in part.training["data"]),
             "recipe": {
-                "average": [{"name": part.name, "sha256": part.sha256, **part.training} for part in parts],
+                "average": [
+                    {"name": part.name, "share": share / sum(shares), "sha256": part.sha256, **part.training}
+                    for part, share in zip(parts, shares, strict=True)
+                ],
                 "data": _once(source for part in parts for source in part.training["recipe"].get("data", ())),
             },
         },
@@ -80,14 +88,16 @@ def _kind(weights: Weights) -> tuple[object, ...]:
     return weights.architecture, weights.label_set, weights.mean, weights.std, weights.working_short_side
 
 
-def _lineage(weights: Weights) -> set[str]:
-    """The sha256 of the weights and of those that they were trained from."""
-    recipe = weights.training["recipe"]
-    return {weights.sha256} | ({recipe["initial"]["sha256"]} if "initial" in recipe else set())
+def _lineage(sha256: str, training: Mapping[str, Any]) -> set[str]:
+    """The sha256 of weights, of those that they were trained from, and of what those came from."""
+    recipe = training.get("recipe", {})
+    parents = [*recipe.get("average", ()), *([recipe["initial"]] if "initial" in recipe else ())]
+    return {sha256}.union(*(_lineage(parent["sha256"], parent) for parent in parents))
 
 
-def _mean(values: Sequence[Tensor]) -> Tensor:
+def _mean(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
     """In the type of the first; counts of batches are no quantities to average, and nothing reads them."""
     if not values[0].is_floating_point():
         return values[0]
-    return torch.stack([value.double() for value in values]).mean(dim=0).to(values[0].dtype)
+    total = sum(value.double() * share for value, share in zip(values, shares, strict=True))
+    return (torch.as_tensor(total) / sum(shares)).to(values[0].dtype)

@@ -11,20 +11,34 @@ from ecmnet_app.cli import main
 from ecmnet_app.core import load_weights
 from ecmnet_app.core.labels import CAMVID
 from ecmnet_app.core.weights import Weights, save_weights
-from ecmnet_app.errors import WeightsError
+from ecmnet_app.errors import ConfigError, WeightsError
 from ecmnet_app.network import ECMNet, ECMNetConfig
 from ecmnet_app.training.averaging import average_weights
 
 SOURCE = {"name": "CamVid", "terms": "research", "source": "a page", "split": "train"}
 
 
-def saved(path: Path, value: float, *, start: str | None = "s0", variant: str = "A2", side: int = 360) -> Weights:
+def saved(
+    path: Path,
+    value: float,
+    *,
+    start: str | None = "s0",
+    variant: str = "A2",
+    side: int = 360,
+    initial: dict[str, object] | None = None,
+) -> Weights:
     """Weights whose every floating value is `value`."""
     net = ECMNet(ECMNetConfig.named(variant))
     with torch.no_grad():
         for tensor in net.state_dict().values():
             tensor.fill_(value)
-    recipe = {"steps": 3, "data": [SOURCE], **({} if start is None else {"initial": {"sha256": start}})}
+    recipe: dict[str, object] = {
+        "steps": 3,
+        "data": [SOURCE],
+        **({} if start is None else {"initial": {"sha256": start}}),
+    }
+    if initial is not None:
+        recipe["initial"] = initial
     training = {"data": [SOURCE, {**SOURCE, "name": path.name}], "recipe": recipe}
     return save_weights(
         path, net, CAMVID, working_short_side=side, training=training, licence=f"as {value}", temperature=2
@@ -47,6 +61,31 @@ def test_with_the_weights_that_the_other_started_from(tmp_path: Path) -> None:
     saved(tmp_path / "second", 3, start=first.sha256)
     mean = average_weights([tmp_path / "first.safetensors", tmp_path / "second.safetensors"], tmp_path / "mean")
     assert all((t == 2).all() for t in mean.tensors.values() if t.is_floating_point())
+
+
+def test_some_count_more(tmp_path: Path) -> None:
+    names = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    saved(tmp_path / "a", 1)
+    saved(tmp_path / "b", 5)
+    mean = average_weights(names, tmp_path / "mean", [3, 1])
+    assert all((t == 2).all() for t in mean.tensors.values() if t.is_floating_point())
+    assert [part["share"] for part in mean.training["recipe"]["average"]] == [0.75, 0.25]
+    for shares in ([1], [1, 0], [1, -1], [1, float("nan")], [1, float("inf")]):
+        with pytest.raises(ConfigError, match="2 weights need as many shares, each above 0"):
+            average_weights(names, tmp_path / "other", shares)
+    assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_the_common_start_may_lie_further_back(tmp_path: Path) -> None:
+    """One started from s0; the other from weights that are the mean of some from s0 and some from s1."""
+    saved(tmp_path / "a", 1)
+    older = {"sha256": "m", "recipe": {"average": [{"sha256": "x", "recipe": {}}, {"sha256": "s0", "recipe": {}}]}}
+    saved(tmp_path / "b", 2, start=None, initial=older)
+    average_weights([tmp_path / "a.safetensors", tmp_path / "b.safetensors"], tmp_path / "mean")
+    older["recipe"]["average"].pop()  # type: ignore[index]
+    saved(tmp_path / "c", 2, start=None, initial=older)
+    with pytest.raises(WeightsError, match="did not start from the same weights"):
+        average_weights([tmp_path / "a.safetensors", tmp_path / "c.safetensors"], tmp_path / "mean")
 
 
 @pytest.mark.parametrize(
