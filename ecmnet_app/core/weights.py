@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 FORMAT = 1
-DEFAULT_WEIGHTS = "camvid"
+DEFAULT_WEIGHTS = "street"
 """What the name "default" stands for."""
 _METRIC = {"dataset", "split", "resolution", "pictures", "miou", "per_class", "date", "command"}
 _DATA_SOURCE = {"name", "terms", "source"}
