@@ -34,6 +34,21 @@ def number_of(image: NDArray[np.uint8]) -> int:
     return sum(int(row[(2 * bit + 1) * width // (2 * BITS)] > 128) << bit for bit in range(BITS))
 
 
+def assert_same_pictures(one: Path, other: Path) -> None:
+    """Two videos have the same times and key frames, and their pictures are the same but for what the encoder dropped.
+
+    Not the same bytes: of the same pictures x264 makes now and then others, by its code for AVX-512.
+    """
+    times, pictures = [], []
+    for path in (one, other):
+        with av.open(str(path)) as container:
+            frames = list(container.decode(video=0))
+        times.append([(frame.pts, frame.key_frame) for frame in frames])
+        pictures.append(np.stack([frame.to_ndarray(format="rgb24") for frame in frames]).astype(np.int16))
+    assert times[0] == times[1]
+    assert np.abs(pictures[0] - pictures[1]).mean(axis=(1, 2, 3)).max() < 1
+
+
 def write_video(
     path: Path,
     frames: int = 12,
