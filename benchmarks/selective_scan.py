@@ -1,4 +1,4 @@
-"""Every back end of the selective scan that runs here, side by side: its time, and how far it is from the reference.
+"""Every back end of the selective scan that runs here, side by side: its time, and how far it is from float64.
 
     python benchmarks/selective_scan.py                    # on a GPU, with mamba-ssm's kernel where it is installed
     python benchmarks/selective_scan.py --device cpu --rows 32 --length 300
@@ -20,8 +20,8 @@ from ecmnet_app.network.scan import available_backends, selective_scan
 STATES = (1, 16)
 GROUPS = 4
 """As SS2D's four directions."""
-LONGEST = 1.0
-"""Seconds of measuring for each figure."""
+SECONDS = 1.0
+"""Of measuring, at the least, for each figure."""
 
 
 def inputs(rows: int, length: int, state: int, device: str) -> list[Tensor]:
@@ -44,7 +44,7 @@ def inputs(rows: int, length: int, state: int, device: str) -> list[Tensor]:
 
 def milliseconds(call: Callable[[], object]) -> float:
     """Median; on a GPU until it has answered."""
-    return 1e3 * Timer("call()", globals={"call": call}).blocked_autorange(min_run_time=LONGEST).median
+    return 1e3 * Timer("call()", globals={"call": call}).blocked_autorange(min_run_time=SECONDS).median
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def main() -> None:
     args = parser.parse_args()
     machine = torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else "CPU"
     print(f"{machine}, torch {torch.__version__}; {args.rows} rows, length {args.length}, float32\n")
-    print("| state | back end | forward, ms | forward and backward, ms | largest relative distance |")
+    print("| state | back end | forward, ms | forward and backward, ms | relative distance |")
     print("|--:|---|--:|--:|--:|")
     for state in STATES:
         tensors = inputs(args.rows, args.length, state, args.device)

@@ -34,6 +34,12 @@ def number_of(image: NDArray[np.uint8]) -> int:
     return sum(int(row[(2 * bit + 1) * width // (2 * BITS)] > 128) << bit for bit in range(BITS))
 
 
+def packets_of(path: Path) -> list[tuple[int, int, bytes]]:
+    """Stream, time and bytes of every packet."""
+    with av.open(str(path)) as container:
+        return [(p.stream_index, p.pts, bytes(p)) for p in container.demux() if p.size]
+
+
 def assert_same_pictures(one: Path, other: Path) -> None:
     """Two videos have the same times and key frames, and their pictures are the same but for what the encoder dropped.
 

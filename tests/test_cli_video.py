@@ -9,10 +9,9 @@ import sys
 import time
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
-from clips import assert_same_pictures, cut, write_video
+from clips import assert_same_pictures, cut, packets_of, write_video
 
 from ecmnet_app.cli import main
 from ecmnet_app.core import Segmenter
@@ -23,11 +22,6 @@ from ecmnet_app.media.videos import VideoReader
 
 def segment(weights: Path, *arguments: str) -> int:
     return main(["segment", *arguments, "--weights", str(weights), "--device", "cpu"])
-
-
-def packets_of(path: Path) -> list[tuple[int, int, bytes]]:
-    with av.open(str(path)) as container:
-        return [(p.stream_index, p.pts, bytes(p)) for p in container.demux() if p.size]
 
 
 def names(folder: Path) -> list[str]:

@@ -80,7 +80,7 @@ def _cross_entropy(
     log_probability: Tensor, target: Tensor, weights: Tensor, unnamed: Sequence[int], reduce: Reduce
 ) -> Tensor:
     labelled = target != UNLABELLED
-    index = torch.where(labelled, target % BEHIND if unnamed else target, 0)
+    index = torch.where(labelled, _class_of(target, unnamed), 0)
     weight = weights[index] * labelled
     likelihood = log_probability.gather(1, index[:, None])[:, 0]
     if unnamed:
@@ -93,7 +93,7 @@ def _cross_entropy(
 def _jaccard(probability: Tensor, target: Tensor, unnamed: Sequence[int], reduce: Reduce) -> Tensor:
     classes = torch.arange(probability.shape[1], device=target.device)[:, None, None]
     labelled = (target != UNLABELLED)[:, None]
-    truth = (labelled & ((target[:, None] % BEHIND if unnamed else target[:, None]) == classes)).float()
+    truth = (labelled & (_class_of(target, unnamed)[:, None] == classes)).float()
     if unnamed:
         # What unnamed classes got is counted for the label that they stand before.
         hiding = probability * _one_of(unnamed, probability)
@@ -107,6 +107,11 @@ def _jaccard(probability: Tensor, target: Tensor, unnamed: Sequence[int], reduce
     present = (occurring > 0).float()
     index = (intersection + 1) / (union + 1)
     return 1 - (index * present).sum() / present.sum().clamp_min(1)
+
+
+def _class_of(target: Tensor, unnamed: Sequence[int]) -> Tensor:
+    """Without BEHIND, which no label bears where nothing is unnamed: there are sets of more classes."""
+    return target % BEHIND if unnamed else target
 
 
 def _one_of(ids: Sequence[int], scores: Tensor) -> Tensor:

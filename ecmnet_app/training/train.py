@@ -77,14 +77,14 @@ class Mixture:
         Raises:
             ConfigError: there are too many classes for that.
         """
-        sets = []
-        for dataset, ids in zip(self.sets, unnamed, strict=True):
-            if ids and len(dataset.label_set) > BEHIND:
+        sets = list(self.sets)
+        for i, (dataset, ids) in enumerate(zip(self.sets, unnamed, strict=True)):
+            if not ids:
+                continue
+            if len(dataset.label_set) > BEHIND:
                 raise ConfigError(f"{dataset.name}: unnamed works with up to {BEHIND} classes, leave it out")
             sure = torch.isin(dataset.labels, torch.tensor((*ids, UNLABELLED), dtype=torch.uint8))
-            sets.append(
-                replace(dataset, labels=torch.where(sure, dataset.labels, dataset.labels + BEHIND)) if ids else dataset
-            )
+            sets[i] = replace(dataset, labels=torch.where(sure, dataset.labels, dataset.labels + BEHIND))
         return Mixture(sets, self.weights)
 
     @property

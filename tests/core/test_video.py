@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import assert_same_pictures, cut, number_of, write_video
+from clips import assert_same_pictures, cut, number_of, packets_of, write_video
 
 from ecmnet_app.core import Segmenter
 from ecmnet_app.core.smoothing import Smoother
@@ -27,11 +27,6 @@ def frames_of(path: Path) -> list[np.ndarray]:
 def masks_of(path: Path) -> list[np.ndarray]:
     with av.open(str(path)) as container:
         return [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
-
-
-def packets_of(path: Path) -> list[tuple[int, int, bytes]]:
-    with av.open(str(path)) as container:
-        return [(p.stream_index, p.pts, bytes(p)) for p in container.demux() if p.size]
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -151,7 +151,7 @@ def test_folding_norms_changes_no_answer(teacher: Teacher) -> None:
 
 
 def test_a_committee_shares_a_batch_out() -> None:
-    """Two "teachers" that are told apart by what they add; a batch smaller than the committee is answered as well."""
+    """Three "teachers" that are told apart by what they add; a batch smaller than the committee is answered as well."""
 
     class Adds(torch.nn.Module):
         def __init__(self, value: float) -> None:
