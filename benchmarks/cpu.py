@@ -42,6 +42,7 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in run}
     for round_ in range(args.rounds + 2):
         for name, once in run.items():
+            time.sleep(0.1)  # threads of the one before spin for a while when they have nothing left to do
             start = time.perf_counter()
             once()
             if round_ >= 2:

@@ -93,7 +93,7 @@ def test_the_mask_is_that_of_the_command_line_and_of_the_page(
     path = EXAMPLES_FOLDER / "avenue.jpg"
     picture = read_image(path)
     flags = ["--threads", "1", "--device", "cpu", "--out", str(tmp_path)]
-    subprocess.run([sys.executable, "-m", "ecmnet_app.cli", "segment", str(path), *flags], check=True)
+    subprocess.run([sys.executable, "-m", "ecmnet_app", "segment", str(path), *flags], check=True)
     expected = np.asarray(Picture.open(tmp_path / "avenue_mask.png"))
 
     start(weights="default")
