@@ -109,13 +109,14 @@ def test_points_project_back_onto_the_pixels_they_come_from() -> None:
     image = random.integers(0, 256, (48, 64, 3), dtype=np.uint8)
     labels, confidence = random.integers(0, 11, (2, 48, 64)).astype(np.uint8)
     info = camera_info(48, 64)
+    info.p[:7] = [400.0, 0.0, 300.0, 0.0, 0.0, 410.0, 220.0]  # of the rectified picture, which has other ones than K
     points = labelled_points(depth, image, labels, confidence, info)
     assert points.dtype.itemsize == POINT.itemsize == 20
     assert points.shape == (48, 64)
     assert all(np.isnan(points[3, 5][axis]) for axis in "xyz")
     seen = ~np.isnan(depth)
     xyz = np.stack([points[axis][seen] for axis in "xyz"], axis=-1).astype(float)
-    pixels, _ = cv2.projectPoints(xyz, np.zeros(3), np.zeros(3), np.array(info.k).reshape(3, 3), None)
+    pixels, _ = cv2.projectPoints(xyz, np.zeros(3), np.zeros(3), np.array(info.p).reshape(3, 4)[:, :3], None)
     v, u = np.nonzero(seen)
     np.testing.assert_allclose(pixels[:, 0], np.stack([u, v], axis=-1), atol=1e-2)
     assert (points["label"] == labels).all()
@@ -131,3 +132,11 @@ def test_a_picture_of_another_size_is_sampled_to_depths() -> None:
     points = labelled_points(np.ones((2, 2), np.float32), image, labels, labels, camera_info(2, 2))
     assert points["label"].tolist() == [[0, 1], [2, 3]]
     assert points["rgb"].tolist() == [[0, 0x010101], [0x020202, 0x030303]]
+
+
+def test_a_camera_that_is_not_calibrated_has_no_points() -> None:
+    info = camera_info(2, 2)
+    info.p = [0.0] * 12
+    pixels = np.zeros((2, 2), np.uint8)
+    with pytest.raises(ImageError, match="no focal length in P; calibrate the camera"):
+        labelled_points(np.ones((2, 2), np.float32), np.zeros((2, 2, 3), np.uint8), pixels, pixels, info)

@@ -116,6 +116,7 @@ def test_a_problem_and_missing_stamps_are_said() -> None:
     health = Health(now=0.0)
     health.unstamped()
     assert health.report(1.0).level == WARN
+    assert health.report(1.5).level == OK, "none has come since"
     report = health.report(2.0, problem="nobody publishes it")
     assert (report.level, report.message) == (ERROR, "nobody publishes it")
 

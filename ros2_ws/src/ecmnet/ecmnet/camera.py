@@ -241,7 +241,7 @@ class Camera:
             self._mask_png.publish(fill_mask_png(CompressedImage(), header, labels))
         if self._overlay.get_subscription_count():
             self._overlay.publish(fill_image(Image(), header, answer.overlay(image, settings.opacity), "rgb8"))
-        if self._info:
-            self._camera_info.publish(scale_camera_info(self._info, header, size))
+        if info := self._info:  # which another thread may take away meanwhile
+            self._camera_info.publish(scale_camera_info(info, header, size))
             if self._points:
-                self._points.publish(header, image, answer.labels, confidence, self._info)
+                self._points.publish(header, image, answer.labels, confidence, info)

@@ -59,7 +59,12 @@ class CameraNode(Node):
                 )
                 self._ending.wait(RETRY)
                 continue
-            self._read(capture)
+            if not self._read(capture):
+                self.get_logger().error(
+                    f"{device} opens but gives no picture; does another program use it? trying again every {RETRY:g} s",
+                    throttle_duration_sec=30.0,
+                )
+                self._ending.wait(RETRY)
             capture.release()
 
     def _open(self, device: str) -> Any:
@@ -72,22 +77,25 @@ class CameraNode(Node):
                 capture.set(setting, value)
         return capture
 
-    def _read(self, capture: Any) -> None:
-        """Publish until the camera gives no more."""
+    def _read(self, capture: Any) -> int:
+        """Publish until the camera gives no more; how many pictures there were."""
+        count = 0
         frame_id = self.get_parameter("frame_id").value
         is_file = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
         pause = 1 / (self.get_parameter("rate").value or capture.get(cv2.CAP_PROP_FPS) or 30) if is_file else 0
         while not self._ending.wait(pause):
             there, picture = capture.read()
             if not there:
-                return
+                break
+            count += 1
             message = Image()
             message.header.stamp = self.get_clock().now().to_msg()
             message.header.frame_id = frame_id
             try:
                 self._publisher.publish(fill_image(message, message.header, picture, "bgr8"))
             except RCLError:  # told to end meanwhile
-                return
+                break
+        return count
 
 
 def main() -> NoReturn:

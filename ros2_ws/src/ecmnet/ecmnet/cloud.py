@@ -55,13 +55,19 @@ def labelled_points(
         depth: metres. Shape: (H, W).
         image: RGB of the camera that depth is aligned to. Shape: (h, w, 3); another size is sampled to depth's.
         labels, confidence: of the picture. Shape: (h, w).
-        info: sensor_msgs/CameraInfo of the depth picture's size.
+        info: sensor_msgs/CameraInfo of the depth picture's size. Depth is aligned to rectified pictures, to which
+            its P belongs, as depth_image_proc takes it.
 
     Returns:
         `POINT`. Shape: (H, W).
+
+    Raises:
+        ImageError: the camera is not calibrated.
     """
     size = depth.shape
-    fx, _, cx, _, fy, cy = list(info.k)[:6]
+    fx, _, cx, _, _, fy, cy = list(info.p)[:7]
+    if not (fx and fy):
+        raise ImageError("camera_info has no focal length in P; calibrate the camera, or let its driver load the file")
     points = np.zeros(size, POINT)
     points["x"] = (np.arange(size[1], dtype=np.float32) - cx) / fx * depth
     points["y"] = ((np.arange(size[0], dtype=np.float32) - cy) / fy)[:, None] * depth

@@ -37,6 +37,7 @@ class Health:
         self._last_report = now
         self._last_masks = 0
         self._last_bad = 0
+        self._last_unstamped = 0
         self._error = ""
         self._age: float | None = None
         self._latency: float | None = None
@@ -81,10 +82,11 @@ class Health:
             problem: why no pictures come, where that is known.
         """
         with self._lock:
-            masks, bad = self._counts["masks"], self._counts["bad"]
+            masks, bad, unstamped = (self._counts[name] for name in ("masks", "bad", "unstamped"))
             rate = (masks - self._last_masks) / max(now - self._last_report, 1e-3)
-            news = bad - self._last_bad
-            self._last_report, self._last_masks, self._last_bad = now, masks, bad
+            new_bad, new_unstamped = bad - self._last_bad, unstamped - self._last_unstamped
+            self._last_report = now
+            self._last_masks, self._last_bad, self._last_unstamped = masks, bad, unstamped
             values = {name: str(self._counts[name]) for name in ("pictures", "masks", "dropped", "bad", "unstamped")}
             values["masks per second"] = f"{rate:.1f}"
             values["age [ms]"] = _milliseconds(self._age)
@@ -92,9 +94,9 @@ class Health:
             values["last error"] = self._error or "none"
         if problem:
             return Report(ERROR, problem, values)
-        if news:
-            return Report(WARN, f"{news} bad pictures since the last report: {values['last error']}", values)
-        if self._counts["unstamped"]:
+        if new_bad:
+            return Report(WARN, f"{new_bad} bad pictures since the last report: {values['last error']}", values)
+        if new_unstamped:
             return Report(WARN, "pictures without a stamp; let the camera's driver fill in header.stamp", values)
         return Report(OK, f"{rate:.1f} masks per second", values)
 

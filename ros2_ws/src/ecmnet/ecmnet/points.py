@@ -85,11 +85,11 @@ class Points:
             return
         try:
             depth = depth_metres(nearest)
+            height, width = depth.shape
+            points = labelled_points(depth, image, labels, confidence, scale_camera_info(info, header, (height, width)))
         except ImageError as error:
-            self._node.get_logger().warning(f"{self._depth_topic}: {error}", throttle_duration_sec=10.0)
+            self._node.get_logger().warning(f"{self._depth_topic}: {error}; no points", throttle_duration_sec=10.0)
             return
-        height, width = depth.shape
-        points = labelled_points(depth, image, labels, confidence, scale_camera_info(info, header, (height, width)))
         data = array.array("B")
         data.frombytes(points.tobytes())
         self._publisher.publish(

@@ -6,6 +6,7 @@ Starts the node and takes it to active. `--show-args` lists every argument; docs
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,11 @@ RECORDED = "mask|confidence|label_info|camera_info|latency"
 ARGUMENTS = [
     ("image_topic", "", "topic of pictures, or several with commas between them; the default is image_raw"),
     ("transport", "auto", "raw, compressed, or auto: what is published"),
-    ("depth_topic", "", "depth aligned to the pictures, in the order of image_topic: publishes ~/points"),
+    (
+        "depth_topic",
+        "",
+        "depth aligned to the pictures, in the order of image_topic (,/b: of the second alone); publishes ~/points",
+    ),
     ("namespace", "", "namespace of the node"),
     (
         "params_file",
@@ -74,7 +79,7 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list[Any]:
     """The processes, once the arguments are known."""
     arguments = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    topics = split(arguments["image_topic"])
+    topics = [topic for topic in split(arguments["image_topic"]) if topic]
     namespace = arguments["namespace"]
     if arguments["bag"] and not topics:
         topics = bag.image_topics(arguments["bag"])
@@ -205,8 +210,8 @@ def record(path: str) -> ExecuteProcess:
 
 
 def split(text: str) -> list[str]:
-    """Topics, with commas or spaces between them."""
-    return text.replace(",", " ").split()
+    """Topics, with commas or spaces between them. Of a camera without depth, nothing before or between commas."""
+    return re.split(r"\s*,\s*|\s+", text.strip())
 
 
 def is_true(text: str) -> bool:
