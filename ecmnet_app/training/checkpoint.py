@@ -44,4 +44,6 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError:
         raise WeightsError(f"there is no checkpoint {path}: start without --resume") from None
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-        raise WeightsError(f"{path} is not a checkpoint of this program ({error}): start without --resume") from error
+        raise WeightsError(
+            f"{path} is not a checkpoint of this program ({error}): start in another folder, without --resume"
+        ) from error

@@ -259,7 +259,7 @@ def _folder(root: Path, split: str) -> Listing:
     ids = np.full(256, -1, dtype=np.int16)
     ids[: len(CAMVID)] = np.arange(len(CAMVID))
     ids[[len(CAMVID), UNLABELLED]] = UNLABELLED  # 11 is the void of the published files
-    return Listing(root.resolve().name, CAMVID, samples, ids)
+    return Listing(root.resolve().name.lower(), CAMVID, samples, ids)
 
 
 def _cityscapes(root: Path, split: str) -> Listing:
@@ -275,7 +275,7 @@ def _cityscapes(root: Path, split: str) -> Listing:
     ids[: CITYSCAPES_LAST_ID + 1] = UNLABELLED
     ids[UNLABELLED] = UNLABELLED
     ids[list(CITYSCAPES_LABEL_IDS)] = np.arange(len(CITYSCAPES_LABEL_IDS))
-    return Listing(root.resolve().name, CITYSCAPES, tuple(samples), ids)
+    return Listing(root.resolve().name.lower(), CITYSCAPES, tuple(samples), ids)
 
 
 def _check_split(root: Path, split: str, found: list[str]) -> None:

@@ -206,6 +206,7 @@ def evaluate(
         "resolution": resolution,
         "only": only,
         "leave-out": leave_out,
+        "engine": None if segmenter.engine.name == "eager" else segmenter.engine.name,
     }
     if classes is not None:
         options["classes"] = ",".join(classes)

@@ -60,11 +60,12 @@ def predict(network: nn.Module, pictures: Tensor) -> Tensor:
 def draw_predictions(network: nn.Module, dataset: Dataset, path: Path, count: int = 4) -> None:
     """Pictures, predictions and truth of `count` pictures spread over a data set, one row each."""
     palette = dataset.label_set.palette
+    device = next(network.parameters()).device
     rows = []
     for i in np.linspace(0, len(dataset.stems) - 1, min(count, len(dataset.stems))).astype(int):
         height, width = dataset.sizes[i].tolist()
         image = dataset.images[i, :, :height, :width]
-        predicted = predict(network, image[None])[0].byte().cpu().numpy()
+        predicted = predict(network, image[None].to(device))[0].byte().cpu().numpy()
         truth = dataset.labels[i, :height, :width].cpu().numpy()
         row = np.concatenate([image.permute(1, 2, 0).cpu().numpy(), palette[predicted], palette[truth]], axis=1)
         full = np.zeros((dataset.images.shape[2], 3 * dataset.images.shape[3], 3), np.uint8)

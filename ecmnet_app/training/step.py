@@ -199,7 +199,9 @@ class TrainStep:
         """
         for name, mine in self.state().items():
             if name not in state or state[name].shape != mine.shape:
-                raise WeightsError(f"the checkpoint is of another network ({name} differs): start without --resume")
+                raise WeightsError(
+                    f"the checkpoint is of another network ({name} differs): start in another folder, without --resume"
+                )
         buffers = dict(self.trainee.named_buffers())
         with torch.no_grad():
             for name, buffer in buffers.items():

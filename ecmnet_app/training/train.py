@@ -109,7 +109,9 @@ class Mixture:
         """`count` random pictures, as one (images, labels, sizes) for each data set that got some."""
         # How many of each set is drawn on the CPU: it decides shapes, and a GPU asked for it would have to run dry.
         chooser = Generator().manual_seed(generator.initial_seed() ^ 0x5DEECE66)
-        chosen = torch.multinomial(torch.tensor(self.weights), count, replacement=True, generator=chooser)
+        chosen = torch.multinomial(
+            torch.tensor(self.weights, dtype=torch.float32), count, replacement=True, generator=chooser
+        )
         for i, number in enumerate(torch.bincount(chosen, minlength=len(self.sets)).tolist()):
             dataset = self.sets[i]
             if number:
@@ -173,11 +175,17 @@ def train(
     if resume:
         saved, header = load_checkpoint(checkpoint)
         if header.get("recipe") != _comparable(recipe):
-            raise ConfigError("the checkpoint was written by another recipe: use the same, or start without --resume")
+            raise ConfigError(
+                "the checkpoint was written by another recipe: use the same, or "
+                "start in another folder, without --resume"
+            )
         if header.get("origins", {}) != origins:
             raise ConfigError(
-                "the checkpoint was written with another --teacher or --initial: give the same, or leave --resume out"
+                "the checkpoint was written with another --teacher or --initial: give the same, or "
+                "start in another folder, without --resume"
             )
+    elif checkpoint.exists():
+        raise ConfigError(f"{out} holds a training already: continue it with --resume, or choose another folder")
     distributed.start(place.type)
     if place.type == "cuda" and distributed.world_size() > 1:
         place = torch.device("cuda", distributed.rank() % torch.cuda.device_count())
@@ -201,6 +209,7 @@ def train(
         fused=place.type == "cuda",
         teacher=Committee([fold_norms(_teacher(path, label_set, place)) for path in teachers]) if teachers else None,
     )
+    shown = validation or mixture.sets[0]  # in its own classes, which `hiding` adds to
     mixture = mixture.hiding([source.unnamed for source in recipe.data]).to(place)
 
     first = 0
@@ -255,7 +264,7 @@ def train(
             licence=recipe.licence,
         )
     draw_curves(out / "log.csv", out / "curves.png")
-    draw_predictions(averaged, validation or mixture.sets[0], out / "predictions.png")
+    draw_predictions(averaged, shown, out / "predictions.png")
     return out / recipe.name
 
 

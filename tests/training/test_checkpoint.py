@@ -55,7 +55,9 @@ def test_damaged_or_foreign(tmp_path: Path, what: str) -> None:
         save_file({"a": torch.zeros(3)}, path, {"header is no JSON": {"header": "{"}}.get(what))
         if what == "header is a list":
             save_file({"a": torch.zeros(3)}, path, {"header": "[3]"})
-    with pytest.raises(WeightsError, match=r"is not a checkpoint of this program .*: start without --resume"):
+    with pytest.raises(
+        WeightsError, match=r"is not a checkpoint of this program .*: start in another folder, without --resume"
+    ):
         load_checkpoint(path)
 
 

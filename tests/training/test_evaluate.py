@@ -90,6 +90,11 @@ def test_says_what_it_scored(tree: Path, tiny_weights: Path, result: Evaluation)
     assert result.command == f"ecmnet evaluate PATH/{tree.name} --split test --weights tiny"
 
 
+def test_the_command_names_another_engine(tree: Path, tiny_weights: Path) -> None:
+    compiled = evaluate(tree, "test", tiny_weights, "cpu", engine="openvino", only="B")
+    assert compiled.command.endswith("--weights tiny --only B --engine openvino")
+
+
 def test_resolution_is_passed_on(tree: Path, tiny_weights: Path) -> None:
     smaller = evaluate(tree, "test", tiny_weights, "cpu", resolution=32, only="B")
     assert (smaller.resolution, smaller.mixed_sizes) == ((32, 43), False)

@@ -184,6 +184,6 @@ def test_a_checkpoint_of_another_network_is_refused() -> None:
     state = TrainStep(Trainee(make_network()), RECIPE, WEIGHTS).state()
     other = TrainStep(Trainee(make_network(config=replace(CONFIG, dilations=((1,), (1,), (4,))))), RECIPE, WEIGHTS)
     before = {name: value.clone() for name, value in other.state().items()}
-    with pytest.raises(WeightsError, match=r"of another network .*: start without --resume"):
+    with pytest.raises(WeightsError, match=r"of another network .*: start in another folder, without --resume"):
         other.load_state(state)
     assert all(torch.equal(value, before[name]) for name, value in other.state().items())

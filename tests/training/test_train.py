@@ -174,10 +174,18 @@ def test_stopping_at_the_last_step_finishes(folder: Path) -> None:
 def test_another_recipe_does_not_resume(folder: Path) -> None:
     before = (folder / "done" / "checkpoint.safetensors").read_bytes()
     for changes in ({"learning_rate": 1e-3}, {"seed": 1}, {"augmentation": Augmentation(flip=False)}):
-        with pytest.raises(ConfigError, match="written by another recipe: use the same, or start without --resume"):
+        with pytest.raises(ConfigError, match="written by another recipe: use the same, or start in another folder"):
             run(folder, "done", resume=True, **changes)
     assert (folder / "done" / "checkpoint.safetensors").read_bytes() == before
     assert len(rows(folder, "done")) == 10
+
+
+def test_a_training_is_not_written_over(folder: Path) -> None:
+    names = ("checkpoint.safetensors", "log.csv", "tiny.safetensors")
+    before = [(folder / "done" / name).read_bytes() for name in names]
+    with pytest.raises(ConfigError, match="done holds a training already: continue it with --resume, or choose"):
+        run(folder, "done")
+    assert [(folder / "done" / name).read_bytes() for name in names] == before
 
 
 def test_nothing_to_resume(folder: Path) -> None:
@@ -257,7 +265,7 @@ def constant_set(ids: list[int], name: str, pictures: int = 2, side: int = 32) -
 
 
 def test_a_batch_holds_the_sets_as_they_are_weighted() -> None:
-    mixture = Mixture([constant_set([0, 1], "a"), constant_set([2, 3, 3, 3], "b", side=48)], [1.0, 3.0])
+    mixture = Mixture([constant_set([0, 1], "a"), constant_set([2, 3, 3, 3], "b", side=48)], [1, 3])
     assert mixture.pictures == 6
     counts = torch.zeros(4)
     for seed in range(100):
