@@ -170,6 +170,7 @@ class _Parts:
         self.names: list[str] = []
         self.state: Mapping[str, NDArray[Any]] = {}
         self._whole = 0  # frames in parts that are whole
+        self._failure: BaseException | None = None
         with _writing(folder):
             self._claim(json.dumps(identity, sort_keys=True))
         while self._path().exists():
@@ -216,7 +217,25 @@ class _Parts:
         opacity: float,
         state: Mapping[str, NDArray[Any]],
     ) -> Progress:
-        """Write some frames, and the part as a whole once it has all that it takes."""
+        """Write some frames, and the part as a whole once it has all that it takes.
+
+        After an error the frames that wait behind it are not written: their part would be whole without some.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self._add(frames, segmentations, opacity, state)
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def _add(
+        self,
+        frames: Sequence[Frame],
+        segmentations: Sequence[Segmentation],
+        opacity: float,
+        state: Mapping[str, NDArray[Any]],
+    ) -> Progress:
         overlay = None
         for frame, segmentation in zip(frames, segmentations, strict=True):
             if self._writer is None:

@@ -113,7 +113,10 @@ class Weights:
             check(isinstance(metric, Mapping), f"metrics must be objects, not {type(metric).__name__}")
             check(not (lacks := _METRIC - metric.keys()), f"a metric lacks {', '.join(sorted(lacks))}")
         check(self.training.keys() == {"data", "recipe"}, "training must hold data and recipe, and nothing else")
-        for source in self.training["data"]:
+        data, recipe = self.training["data"], self.training["recipe"]
+        check(isinstance(data, Sequence) and not isinstance(data, str), "the training's data must be a list")
+        check(isinstance(recipe, Mapping), "the training's recipe must be an object")
+        for source in data:
             check(isinstance(source, Mapping), f"the training's data must be objects, not {type(source).__name__}")
             check(
                 not (lacks := _DATA_SOURCE - source.keys()), f"a set of training data lacks {', '.join(sorted(lacks))}"

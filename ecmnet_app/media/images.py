@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 from pathlib import Path
 from typing import BinaryIO
 
@@ -129,8 +130,11 @@ def _encode(image: Image.Image, name: str | os.PathLike[str]) -> bytes:
     buffer = io.BytesIO()
     try:
         image.save(buffer, format_name, **({"quality": 92} if format_name in ("JPEG", "WEBP") else {}))
-    except OSError as error:  # of an encoder, for a picture with too long a side
-        raise ImageError(f"cannot write {os.fspath(name)}: {error.strerror or error}") from error
+    except (OSError, ValueError, struct.error) as error:  # of an encoder, for a picture with too long a side
+        width, height = image.size
+        raise ImageError(
+            f"cannot write {os.fspath(name)}: {format_name} cannot hold {width}x{height} pixels"
+        ) from error
     return buffer.getvalue()
 
 

@@ -233,7 +233,7 @@ class PartWriter:
         self._path = path
         self._passing = path.with_suffix(".passing")
         self._time_base = reader.time_base
-        self._container = av.open(str(self._passing), "w", format="nut")
+        self._container = av.open(_url(self._passing), "w", format="nut")
         overlay = _overlay_stream(self._container, reader.width, reader.height, frames)
         overlay.codec_context.sample_aspect_ratio = reader.pixel_shape
         masks = self._container.add_stream("ffv1", options={"level": "3", "slicecrc": "1"})
@@ -290,7 +290,7 @@ class ClipWriter:
         self._last, self._step = -1, CLIP_UNITS // 25
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(str(self._passing), "w", format="mp4", options={"movflags": "+faststart"})
+            self._container = av.open(_url(self._passing), "w", format="mp4", options={"movflags": "+faststart"})
             self._stream = _overlay_stream(self._container, width, height, CLIP_KEY_FRAMES)
             self._stream.codec_context.time_base = Fraction(1, CLIP_UNITS)
 
@@ -385,7 +385,7 @@ def join_parts(
             try:
                 with (
                     _writing(path),
-                    av.open(str(passing), "w", format="mp4" if index == 0 else "matroska", options=options) as output,
+                    av.open(_url(passing), "w", format="mp4" if index == 0 else "matroska", options=options) as output,
                 ):
                     tracks = [_joined(parts, index, times, time_base, output)]
                     if index == 0:
@@ -414,7 +414,7 @@ def _joined(
     parts: Sequence[Path], index: int, times: Sequence[int], time_base: Fraction, output: OutputContainer
 ) -> Iterator[Packet[Any]]:
     """Packets of one stream of every part, for a stream that is added to `output` at once."""
-    with av.open(str(parts[0])) as first:
+    with av.open(_url(parts[0])) as first:
         stream: Stream = output.add_stream_from_template(first.streams.video[index])
     stream.time_base = time_base
     return _relabelled(parts, index, times, time_base, stream)
@@ -425,7 +425,7 @@ def _relabelled(
 ) -> Iterator[Packet[Any]]:
     intervals = pairwise(times)
     for part in parts:
-        with av.open(str(part)) as container:
+        with av.open(_url(part)) as container:
             packets: Iterator[Packet[Any]] = container.demux(container.streams.video[index])
             for packet in packets:
                 if packet.pts is None:  # the one that ends a stream
@@ -492,13 +492,18 @@ def _transcoded(
     yield from target.encode()
 
 
+def _url(path: str | Path) -> str:
+    """For FFmpeg: a file, whatever protocol its name looks like."""
+    return f"file:{path}"
+
+
 def _open(path: str, name: str) -> InputContainer:
     try:
         with open(path, "rb") as file:
             if not file.read(1):
                 raise VideoError(f"{name} is an empty file; send a {_KINDS}")
-        # As a file, whatever protocol its name looks like, and without any other file or host that it may name.
-        return av.open(f"file:{path}", options={"format_whitelist": FORMATS, "protocol_whitelist": "file"})
+        # Without any other file or host that it may name.
+        return av.open(_url(path), options={"format_whitelist": FORMATS, "protocol_whitelist": "file"})
     except av.FFmpegError as error:  # some of which are OSErrors
         raise VideoError(
             f"{name} is not a video that can be read, or was cut off before its end, where its index is; "

@@ -16,6 +16,7 @@ __all__ = ["MAX_BODY_BYTES", "Gate"]
 MAX_BODY_BYTES = 2 * MAX_FRAME_BYTES
 """Of a request that is no upload, for which gradio has its own limit: a frame in base64, and room."""
 
+_UPLOAD = "/gradio_api/upload"  # and no other path that ends so, such as a call of an event of that name
 _VIEWER = re.compile(rb'"viewer": ?"([^"]{1,64})"')
 
 
@@ -33,7 +34,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it."""
-        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"].endswith("/upload"):
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"].endswith(_UPLOAD):
             return await self._app(scope, receive, send)
         body = await _read(receive)
         if body is None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import threading
+from itertools import count
 from pathlib import Path
 
 import av
@@ -14,7 +15,7 @@ from ecmnet_app.core.smoothing import Smoother
 from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.core.video import PART_FRAMES, Progress, VideoAnswers, segment_video
 from ecmnet_app.errors import EcmnetError, ImageError, VideoError
-from ecmnet_app.media.videos import VideoReader
+from ecmnet_app.media.videos import PartWriter, VideoReader
 
 SMALL = (32, 48)
 
@@ -107,6 +108,36 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(
     assert len(masks_of(answers.masks)) == frames
     assert [number_of(image) for image in frames_of(source)][-1] == frames - 1
     assert not answers.parts.exists()
+
+
+def test_after_a_failed_write_nothing_is_written_and_the_next_run_has_every_frame(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = PART_FRAMES + 30
+    source = write_video(tmp_path / "a.mp4", frames=frames, size=SMALL)
+    answers = VideoAnswers(tmp_path / "a")
+    write, calls = PartWriter.write, count()
+
+    def fails_once(self, *arguments) -> None:
+        if next(calls) == PART_FRAMES - 5:
+            raise VideoError("cannot write: the disk is full")
+        write(self, *arguments)
+
+    monkeypatch.setattr(PartWriter, "write", fails_once)
+    with pytest.raises(VideoError, match="the disk is full"):
+        list(segment_video(source, answers, segmenter.predict_batch))
+    assert next(calls) == PART_FRAMES - 4, "no frame behind it was written"
+    *_, last = segment_video(source, answers, segmenter.predict_batch)
+    assert (last.finished, last.done, len(masks_of(answers.masks))) == (True, frames, frames)
+
+
+def test_answers_go_to_files_whatever_their_names_look_like(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(Path("a.mp4"), frames=3, size=SMALL).rename("10:00.mp4")
+    answers, _ = run(Path("10:00.mp4"), Path("run:3/10:00"), segmenter)
+    assert len(masks_of(tmp_path / answers.masks)) == 3
 
 
 def test_parts_of_another_job_are_not_gone_on_with(segmenter: Segmenter, tmp_path: Path) -> None:

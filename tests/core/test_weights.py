@@ -152,6 +152,8 @@ def set_to(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_to("metrics", value=[{"miou": 1}]), "a metric lacks command, dataset, date"),
         (set_to("metrics", value=[1]), "metrics must be objects"),
         (set_to("training", value={}), "training must hold data and recipe"),
+        (set_to("training", "data", value=5), "data must be a list"),
+        (set_to("training", "recipe", value=[]), "recipe must be an object"),
         (set_to("training", "data", value=[{"name": "CamVid"}]), "a set of training data lacks source, terms"),
         (set_to("sha256", value="0" * 64), "does not belong to tiny.json: .*copy both files again"),
     ],

@@ -261,6 +261,10 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) ->
         write_mask(tmp_path / "mask.png", RGB[..., 0].astype(np.int64), palette)
     with pytest.raises(ImageError, match=r"cannot write .*long\.jpg"):
         write_image(tmp_path / "long.jpg", np.zeros((1, 70_000, 3), np.uint8))  # more than a JPEG can be
+    for name, width in (("long.webp", 17_000), ("long.gif", 70_000)):
+        kind = name[5:].upper()
+        with pytest.raises(ImageError, match=rf"cannot write .*{name}: {kind} cannot hold {width}x1 pixels"):
+            write_image(tmp_path / name, np.zeros((1, width, 3), np.uint8))
     (tmp_path / "a.png").mkdir()
     with pytest.raises(ImageError, match=r"cannot write .*a\.png: Is a directory"):
         write_image(tmp_path / "a.png", RGB)

@@ -30,6 +30,7 @@ from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.media.images import read_image
+from ecmnet_app.ui.gate import MAX_BODY_BYTES
 from ecmnet_app.ui.server import create_app, listen
 
 # Reports every address that the process looks up or connects to, from the interpreter's own audit events.
@@ -213,6 +214,14 @@ def test_an_upload_over_the_limit_is_refused(page):
         for size, status in ((2**20 - 1, 200), (2**20 + 1, 413)):
             reply = client.post("/gradio_api/upload", files={"files": ("a.jpg", b"x" * size)})
             assert reply.status_code == status
+
+
+def test_only_an_upload_may_be_large(page):
+    body = b'{"data": ["' + b"x" * MAX_BODY_BYTES + b'"]}'
+    with TestClient(create_app(*page)) as client:
+        for path in ("/gradio_api/run/upload", "/gradio_api/call/upload", "/gradio_api/run/segment"):
+            reply = client.post(path, content=body, headers={"content-type": "application/json"})
+            assert reply.status_code == 413, path
 
 
 def test_a_proxy_can_serve_it_under_a_path(page):
