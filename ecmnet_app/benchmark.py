@@ -213,7 +213,8 @@ class Report:
         device = torch.device(case.device)
         if device.type == "cuda":
             return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-        return f"CPU, {case.threads or torch.get_num_threads()} threads, torch {torch.__version__}"
+        threads = case.threads or torch.get_num_threads()
+        return f"CPU, {threads} thread{'s' if threads > 1 else ''}, torch {torch.__version__}"
 
     def table(self) -> str:
         """One line a row, in Markdown."""
@@ -230,7 +231,11 @@ class Report:
                 f"| {row.roofline_ms:.3f} | {100 * row.share:.1f} % |"
             )
         return "\n".join(
-            [*lines, "", f"{self.machine}, weights {self.rows[0].case.weights}, {date.today().isoformat()}"]
+            [
+                *lines,
+                "",
+                f"{self.machine}, weights {load_weights(self.rows[0].case.weights).name}, {date.today().isoformat()}",
+            ]
         )
 
     def to_json(self) -> str:

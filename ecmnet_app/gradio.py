@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ipaddress
 import os
 import signal
 import sys
@@ -42,6 +43,14 @@ def _serve(options: argparse.Namespace) -> None:
         from ecmnet_app.ui.server import create_app, listen, serve
 
         listener = stack.enter_context(listen(options.host, options.port))  # first: a busy port is said at once
+        if not (
+            ipaddress.ip_address(listener.getsockname()[0]).is_loopback or (options.auth_file and options.ssl_certfile)
+        ):
+            print(
+                "Anyone who reaches this machine can use the page: think of --auth-file and --ssl-certfile, without "
+                "which browsers give it no camera.",
+                file=sys.stderr,
+            )
         segmenters = SegmenterPool(options.weights or available_weights(), options.device, options.engine)
         # A CPU gains nothing by batches, and the first of one would wait for the last.
         max_batch = 1 if segmenters.get().engine.device.type == "cpu" else 8
@@ -55,12 +64,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m ecmnet_app.gradio",
         description="Serve the page in which street pictures are segmented.",
         epilog="Only this machine can reach the page unless --host says otherwise; give it --auth-file and TLS then.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this machine's")
-    parser.add_argument("--port", type=int, default=7860, help="0 for any that is free")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--engine", default="auto", help="what runs the network")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (127.0.0.1); 0.0.0.0: all of this machine's"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="port (7860); 0: any that is free")
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
+    parser.add_argument("--engine", default="auto", help="auto, the fastest here, or one that `ecmnet info` lists")
     parser.add_argument(
         "--weights",
         nargs="+",
@@ -71,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ssl-certfile", metavar="FILE", help="serve https with this certificate (PEM)")
     parser.add_argument("--ssl-keyfile", metavar="FILE", help="its key, where the certificate's file does not hold it")
     parser.add_argument("--root-path", metavar="PATH", help="where a proxy serves the page, such as /ecmnet")
-    parser.add_argument("--max-upload-mb", type=_positive, default=500, metavar="N", help="refuse larger files")
+    parser.add_argument("--max-upload-mb", type=_positive, default=500, metavar="N", help="refuse larger files (500)")
     return parser
 
 

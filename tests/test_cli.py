@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ecmnet_app
-from ecmnet_app.cli import main
+from ecmnet_app.cli import COMMANDS, main
 from ecmnet_app.core import CAMVID, Segmenter, load_weights, save_weights
 from ecmnet_app.core import weights as weights_module
 from ecmnet_app.media import read_image, write_image
@@ -76,6 +76,10 @@ def test_a_folder_is_taken_with_its_folders_and_keeps_names_apart(folder: Path, 
     before = files(folder / "photos/out")
     assert segment(tiny_weights, "photos", "--out", "photos/out") == 0  # answers are not taken for pictures
     assert files(folder / "photos/out") == before
+
+
+def test_where_nothing_could_be_done_the_exit_code_says_so(folder: Path, tiny_weights: Path) -> None:
+    assert segment(tiny_weights, "none.jpg", "--out", "out") == 2
 
 
 def test_one_bad_file_is_reported_and_the_rest_are_done(
@@ -249,7 +253,7 @@ def run(*arguments: str) -> list[str]:
 
 
 def test_help_shows_examples_and_needs_no_torch() -> None:
-    for command in ("segment", "evaluate", "calibrate", "info"):
+    for command in (module.__name__.rpartition(".")[2] for module in COMMANDS):
         found = subprocess.run(run(command, "--help"), capture_output=True, text=True, check=True)
         assert f"examples:\n  ecmnet {command}" in found.stdout
     code = "import sys, ecmnet_app.cli; ecmnet_app.cli.make_parser(); sys.exit('torch' in sys.modules)"

@@ -20,7 +20,7 @@ try:
     from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RaySystemError, WorkerCrashedError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError as error:  # an extra
-    raise ConfigError("--ray needs Ray, which is not installed; pip install 'ecmnet-app[ray]'") from error
+    raise ConfigError("--ray needs Ray, which is not installed; pip install 'ray>=2.40'") from error
 
 __all__ = ["RayWorkers"]
 

@@ -7,6 +7,8 @@ import argparse
 DONE, FILES_FAILED, FAILED, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: all went well; some files failed or are damaged and the rest are done; nothing could be done; Ctrl-C."""
 
+WEIGHTS_HELP = "name, or path of a .safetensors file with its .json; those that ship: see `ecmnet info`"
+
 Commands = argparse._SubParsersAction  # argparse has no public name for what add_subparsers returns
 
 
@@ -26,12 +28,12 @@ def add_command(
 def add_model_arguments(parser: argparse.ArgumentParser, engine: str = "auto") -> None:
     """What runs the network; `engine` is the default."""
     group = parser.add_argument_group("network")
-    group.add_argument("--weights", default="default", help="name, or path of a .safetensors file with its .json")
+    group.add_argument("--weights", default="default", help=WEIGHTS_HELP)
     group.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
     group.add_argument(
         "--engine", default=engine, help=f"auto, the fastest here, or one that `ecmnet info` lists ({engine})"
     )
-    group.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores)")
     group.add_argument(
         "--resolution",
         type=int,
@@ -40,10 +42,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, engine: str = "auto") -
     )
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which pictures of a labelled data set."""
+def add_data_arguments(parser: argparse.ArgumentParser, split: str | None = None) -> None:
+    """Which pictures of a labelled data set; `split` is the default, without which it must be said."""
     parser.add_argument("path", metavar="PATH", help="folder of the data set, in CamVid's or Cityscapes' layout")
-    parser.add_argument("--split", default="test", help="test, val, train, or several joined by + (test)")
+    what = "test, val, train, or several joined by +" + (f" ({split})" if split else "")
+    parser.add_argument("--split", default=split, required=split is None, help=what)
     parser.add_argument("--only", metavar="PREFIXES", help="take only pictures whose names start so, comma separated")
     parser.add_argument("--leave-out", metavar="PREFIXES", help="leave out pictures whose names start so")
 

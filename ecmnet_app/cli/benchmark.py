@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ecmnet_app.cli.arguments import DONE, Commands, add_command, height_and_width
+from ecmnet_app.cli.arguments import DONE, WEIGHTS_HELP, Commands, add_command, height_and_width
 
 
 def add_parser(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -17,7 +17,7 @@ def add_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         "  ecmnet benchmark --size 360x480 1080x1920 --batch 1 16 --device cuda\n"
         "  ecmnet benchmark --engine eager --threads 2 --json",
     )
-    parser.add_argument("--weights", default="default", help="name, or path of a .safetensors file with its .json")
+    parser.add_argument("--weights", default="default", help=WEIGHTS_HELP)
     parser.add_argument(
         "--size",
         type=height_and_width,
@@ -29,7 +29,7 @@ def add_parser(commands: Commands[argparse.ArgumentParser]) -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1], metavar="N", help="pictures at a time (1)")
     parser.add_argument("--engine", nargs="+", default=[], metavar="NAME", help="engines; all that run here by default")
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (all cores)")
     parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="for each row, at least ten runs (3)")
     parser.add_argument("--json", action="store_true", help="print JSON, with the roofline of every layer group")
     parser.set_defaults(run=run)

@@ -18,7 +18,7 @@ def add_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         "  ecmnet evaluate data/labelmefacade --split test --beside data/camvid --out docs/accuracy\n"
         "  ecmnet evaluate data/cityscapes --split val --weights runs/city/city.safetensors --json",
     )
-    add_data_arguments(parser)
+    add_data_arguments(parser, split="test")
     parser.add_argument("--classes", metavar="NAMES", help="score these classes alone, comma separated")
     parser.add_argument("--beside", metavar="PATH", help="another data set, to be scored by the same rule")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ecmnet_app.cli.arguments import DONE, Commands, add_command, height_and_width
+from ecmnet_app.cli.arguments import DONE, WEIGHTS_HELP, Commands, add_command, height_and_width
 
 
 def add_parser(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -14,10 +14,10 @@ def add_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         commands,
         "export",
         "Write weights as an ONNX file for other runtimes, from picture to labels and confidence",
-        "  ecmnet export --out camvid.onnx                    # pictures of every size\n"
-        "  ecmnet export --out camvid.onnx --size 360x480     # one size: for a Jetson, a phone, a browser",
+        "  ecmnet export --out street.onnx                    # pictures of every size\n"
+        "  ecmnet export --out street.onnx --size 360x480     # one size: for a Jetson, a phone, a browser",
     )
-    parser.add_argument("--weights", default="default", help="name, or path of a .safetensors file with its .json")
+    parser.add_argument("--weights", default="default", help=WEIGHTS_HELP)
     parser.add_argument("--format", choices=["onnx"], default="onnx", help="of the file (onnx)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     parser.add_argument(

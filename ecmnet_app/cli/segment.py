@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ecmnet_app.cli.arguments import DONE, FILES_FAILED, Commands, add_command, add_model_arguments
+from ecmnet_app.cli.arguments import DONE, FAILED, FILES_FAILED, Commands, add_command, add_model_arguments
 from ecmnet_app.errors import ConfigError, DeviceError, EcmnetError, ImageError, VideoError
 
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
                     continue
                 with tqdm(unit="frame", desc=job.source.name, disable=None, leave=False) as bar:
                     for progress in segment_video_file(segmenter, job, settings, args.opacity, args.smooth):
-                        if bar.total is None:
+                        if progress.overlay is None and not progress.finished:
                             bar.initial = progress.done  # of an earlier run
                         bar.total = progress.expected
                         bar.update(progress.done - bar.n)
@@ -81,7 +81,10 @@ def run(args: argparse.Namespace) -> int:
             except (ImageError, VideoError, DeviceError) as error:  # a device can be out of memory for one picture only
                 failed += 1
                 tqdm.write(f"ecmnet: {_named(error, job.source)}", file=sys.stderr)
-    print(f"{len(jobs) + len(problems) - failed} segmented to {args.out}" + (f", {failed} failed" if failed else ""))
+    done = len(jobs) + len(problems) - failed
+    print(f"{done} segmented to {args.out}" + (f", {failed} failed" if failed else ""))
+    if not done:
+        return FAILED
     return FILES_FAILED if failed or damaged else DONE
 
 

@@ -14,8 +14,8 @@ def add_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         commands,
         "train",
         "Train a network by a recipe",
-        "  ecmnet train --recipe camvid --data camvid=data/camvid --out runs/camvid\n"
-        "  ecmnet train --recipe camvid --data camvid=data/camvid --out runs/camvid --resume\n"
+        "  ecmnet train --recipe camvid-scratch --data camvid=data/camvid --out runs/scratch\n"
+        "  ecmnet train --recipe camvid-scratch --data camvid=data/camvid --out runs/scratch --resume\n"
         "  ecmnet train --recipe teacher-camvid --data camvid=data/camvid --out runs/teacher\n"
         "  ecmnet train --recipe mine.toml --teacher runs/teacher/teacher-camvid.safetensors --data ... --out runs/b\n"
         "  torchrun --nproc-per-node 2 -m ecmnet_app train --recipe mine.toml --data camvid=data/camvid --out runs/a",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 from onnx import helper
 
@@ -31,8 +32,10 @@ def export_onnx(weights: Weights, path: str | os.PathLike[str], size: tuple[int,
             in it is elementary. By default it takes any number of pictures of any one size.
 
     Raises:
-        ConfigError: the size is too small, or the file cannot be written.
+        ConfigError: the size is too small, or the file cannot be written or does not end in .onnx.
     """
+    if Path(path).suffix != ".onnx":
+        raise ConfigError(f"ONNX is written to a file that ends in .onnx; {os.fspath(path)} does not")
     if size is not None and min(size) < MIN_SIZE:
         raise ConfigError(f"a size must be at least {MIN_SIZE}x{MIN_SIZE} pixels, not {size[0]}x{size[1]}")
     model = network_model(weights, size, answer=True)

@@ -165,9 +165,11 @@ def _decode(file: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uint8]:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not a picture that can be read; send a {_KINDS} picture") from error
+        raise ImageError(f"{name} is of no format that can be read; send a {_KINDS} picture") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name} is larger than the {max_pixels / 1e6:g} megapixels allowed") from error
+        raise ImageError(
+            f"{name} is larger than the {max_pixels / 1e6:g} megapixels allowed; make it smaller"
+        ) from error
     except Exception as error:  # whatever the parsing in Pillow meets: OSError, SyntaxError, struct.error, ...
         raise ImageError(f"{name} is damaged and cannot be decoded ({error}); save or copy it again") from error
 

@@ -57,7 +57,7 @@ CLIP_UNITS = 90000
 CLIP_KEY_FRAMES = 60
 """Frames from one that a player can jump to, to the next."""
 
-_KINDS = "MP4, MOV, MKV, WebM, AVI or MPEG video"
+_KINDS = "video: MP4, MOV, MKV, WebM, AVI, MPEG or TS"
 
 
 @dataclass(frozen=True, eq=False)

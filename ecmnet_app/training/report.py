@@ -26,7 +26,7 @@ def check_drawing() -> None:
         ConfigError: matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise ConfigError("plots are drawn with matplotlib, which is missing: pip install 'ecmnet-app[train]'")
+        raise ConfigError("plots are drawn with matplotlib, which is missing: pip install 'matplotlib<4'")
 
 
 def draw_curves(log: Path, path: Path) -> None:

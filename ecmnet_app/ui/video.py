@@ -113,7 +113,8 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
         concurrency_limit=MAX_VIDEOS,
         api_visibility="private",
     )
-    stop.click(
+    gr.on(
+        [stop.click, video.clear],
         lambda: (None, gr.Button(visible=True), gr.Button(visible=False)),
         None,
         [player, start, stop],
@@ -121,7 +122,6 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
         queue=False,
         api_visibility="private",
     )
-    video.clear(lambda: None, None, player, queue=False, api_visibility="private")
 
 
 class AreaChart:

@@ -30,13 +30,14 @@ def make_viewer(**kwargs: Any) -> gr.HTML:
     return make_component("viewer", **kwargs)
 
 
-def picture_view(image: NDArray[np.uint8], answer: Answer, name: str) -> dict[str, Any]:
+def picture_view(image: NDArray[np.uint8], answer: Answer, name: str, seen: tuple[int, int]) -> dict[str, Any]:
     """What the viewer shows of an answered picture.
 
     Args:
         image: the picture, RGB uint8. Shape: (H, W, 3).
         answer: to that picture.
         name: of the picture, for the mask's file name.
+        seen: height and width at which the network saw it.
 
     Raises:
         EcmnetError: the answer holds one.
@@ -48,6 +49,7 @@ def picture_view(image: NDArray[np.uint8], answer: Answer, name: str) -> dict[st
         image, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
     )
     areas = segmentation.areas()
+    note = f"{width}\u00d7{height}" + ("" if seen == (height, width) else f", seen at {seen[1]}\u00d7{seen[0]}")
     classes = [{**one, "area": areas[one["name"]]} for one in classes_of(segmentation.label_set)]
     return {
         "picture": data_url("image/jpeg", encode_image(np.asarray(shown, np.uint8), "picture.jpg")),
@@ -55,7 +57,7 @@ def picture_view(image: NDArray[np.uint8], answer: Answer, name: str) -> dict[st
         "mask_name": f"{name}-mask.png",
         "width": shown.shape[1],
         "height": shown.shape[0],
-        "note": f"{width}\u00d7{height} in {answer.age:.1f} s",
+        "note": f"{note}, in {answer.age:.1f} s",
         "classes": sorted(
             (one for one in classes if one["id"] != UNLABELLED or one["area"] > 0), key=lambda one: -one["area"]
         ),

@@ -168,7 +168,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     # Before Ray is imported: it counts nobody's use, and stays on 127.0.0.1.
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'ecmnet-app[ray]'")
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40'")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(

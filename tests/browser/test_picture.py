@@ -224,7 +224,7 @@ def test_bad_files_are_told_and_the_page_lives_on(open_page, segmenter, street, 
     text = tmp_path / "notes.jpg"
     text.write_text("no picture")
     small = draw_street(tmp_path / "small.png", 16, 16)
-    for file, message in ((cut, "damaged"), (text, "not a picture that can be read"), (small, "least size is 32x32")):
+    for file, message in ((cut, "damaged"), (text, "of no format that can be read"), (small, "least size is 32x32")):
         upload(page, file)
         wait_for(page, "error")
         told = page.locator(".error").inner_text()
@@ -240,13 +240,31 @@ def test_bad_files_are_told_and_the_page_lives_on(open_page, segmenter, street, 
     assert download_mask(page)[1] == saved_mask(segmenter, street, tmp_path)
 
 
+def test_a_file_that_is_no_picture_is_told_until_there_is_one(open_page, street, tmp_path):
+    page = open_page()
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no picture")
+    upload(page, notes)
+    page.get_by_text("“notes.txt” is no picture. Choose a JPEG").wait_for()
+    upload(page, street)
+    wait_for(page, "picture")
+    assert not page.locator(".complaint").is_visible()
+
+
+def test_a_camera_that_is_blocked_is_told(open_page):
+    page = open_page(permissions=[])
+    page.click("#picture button[aria-label='Capture from camera']")
+    page.get_by_text("Click to Access Webcam").click()
+    page.get_by_text("The camera is blocked for this page. Allow it").wait_for()
+
+
 def test_a_large_picture_is_shown_smaller_and_its_mask_is_whole(open_page, segmenter, tmp_path):
     page = open_page()
     picture = draw_street(tmp_path / "large.jpg", 2400, 400)
     upload(page, picture)
     wait_for(page, "picture")
     assert overlay_pixels(page).shape == (320, LONGEST_SIDE, 4)
-    assert "2400×400" in page.locator(".note").inner_text()  # noqa: RUF001
+    assert "2400×400, seen at 2160×360, in" in page.locator(".note").inner_text()  # noqa: RUF001
     assert download_mask(page)[1] == saved_mask(segmenter, picture, tmp_path)
 
 
@@ -319,7 +337,7 @@ def test_the_end_point_is_described_in_the_page(open_page):
 
 def test_one_weight_is_no_choice(open_page):
     page = open_page()
-    page.locator("#label-names").get_by_text("“tiny” knows Sky, Building").wait_for()
+    page.locator("#about").get_by_text("“tiny” knows Sky, Building").wait_for()
     assert page.locator("#weights").count() == 0 or not page.locator("#weights").is_visible()
     page.get_by_role("tab", name="Live").click()
     page.wait_for_selector(".live .start")

@@ -158,6 +158,17 @@ def test_progress_and_preview_while_it_runs_and_stop_leaves_nothing(page, long_d
     wait_until_gone(running)
 
 
+def test_removing_the_file_ends_its_video(page, long_drive: Path, temporary: Path) -> None:
+    before = jobs(temporary)
+    start(page, long_drive)
+    page.wait_for_selector(FILM.format("running") + " .preview:not([hidden])")
+    running = [folder for folder in jobs(temporary) if folder not in before]
+    page.locator("#video button[aria-label]").first.click()
+    page.wait_for_selector(FILM.format("empty"))
+    assert page.is_visible("#video-start")
+    wait_until_gone(running)
+
+
 def test_a_page_that_is_left_ends_its_video(browser, url, page, long_drive: Path, temporary: Path) -> None:
     before = jobs(temporary)
     start(page, long_drive)

@@ -40,9 +40,9 @@ def test_the_page_offers_the_weights_and_answers_by_the_one_chosen(url, city_wei
         page.goto(url)
         page.locator("#picture input[type=file]").set_input_files(picture)
         page.wait_for_selector('#viewer .viewer[data-state="picture"]')
-        assert "“tiny” knows Sky, Building, Pole" in page.locator("#label-names").inner_text()
+        assert "“tiny” knows Sky, Building, Pole" in page.locator("#about").inner_text()
         page.locator("#weights").get_by_text("city", exact=True).click()
-        page.locator("#label-names").get_by_text("“city” knows Road, Sidewalk").wait_for()
+        page.locator("#about").get_by_text("“city” knows Road, Sidewalk").wait_for()
         assert page.locator("#resolution input:checked").get_attribute("value") == "256"
         assert page.locator("#resolution").get_by_text("384 px").is_visible()
         mask = data_url("image/png", encode_mask(expected.labels, expected.label_set.palette))

@@ -85,6 +85,12 @@ def test_what_cannot_be_written_is_said(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--out", str(tmp_path / "street.txt")]) == 2
+    assert "a file that ends in .onnx" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
     assert main(["export", "--out", str(tmp_path / "file" / "x.onnx"), "--size", "32x32"]) == 2

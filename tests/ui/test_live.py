@@ -131,7 +131,7 @@ def test_a_bad_frame_is_told_to_its_viewer_and_costs_the_other_none(url, frame):
 
     cases = [
         (image(frame[: len(frame) // 2]), "damaged and cannot be decoded"),
-        (image(b"no picture"), "not a picture that can be read"),
+        (image(b"no picture"), "of no format that can be read"),
         (image(b""), "empty file"),
         (image(large(20_000, 64)), "20000x64, larger than the 1.2288 megapixels"),
         (image(large(20_000, 60)), "20000x60, longer than 1280 pixels"),

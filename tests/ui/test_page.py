@@ -117,7 +117,7 @@ def test_there_is_one_end_point(client):
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("notes.jpg", b"no picture", {}, "not a picture that can be read"),
+        ("notes.jpg", b"no picture", {}, "of no format that can be read"),
         ("street.png", None, {"resolution": 5}, "resolution must be at least 32"),
         ("street.png", None, {"weights": "nowhere"}, "no weights 'nowhere' here; choose from tiny"),
     ],

@@ -54,7 +54,7 @@ async function open(deviceId) {
     setState("live");
     video.requestVideoFrameCallback((now) => look(mine, now));
   } catch (error) {
-    if (mine === run) fail(explain(error));
+    if (mine === run) fail(explainCamera(error))  // of page.js;
   }
 }
 
@@ -75,18 +75,6 @@ function fail(message) {
   close();
   find(".error").textContent = message;
   setState("error");
-}
-
-function explain({ name, message }) {
-  return {
-    SecurityError: "Browsers give their camera only to pages from https or from this machine itself. Open this page as https://… "
-      + "(its server takes --ssl-certfile), or reach it through a tunnel: ssh -L 7860:localhost:7860 HOST, then http://localhost:7860.",
-    NotAllowedError: "The camera is blocked for this page. Allow it where the address bar shows a camera or a lock, and in the settings of "
-      + "this device, then start again.",
-    NotFoundError: "There is no camera here. Plug one in and start again, or use a picture instead.",
-    NotReadableError: "The camera is taken by another program. Close that one, then start again.",
-    OverconstrainedError: "That camera is no longer here. Start again to use another.",
-  }[name] ?? `The camera could not be started (${message || name}). Try again, or choose another one.`;
 }
 
 async function listCameras(track) {

@@ -1,6 +1,44 @@
 // A file that the browser itself cannot draw (a TIFF, or no picture at all) shows an empty frame, no broken icon.
 for (const kind of ["error", "load"]) {
   document.addEventListener(kind, ({ target }) => {
-    if (target.matches?.("#picture img")) target.classList.toggle("broken", kind === "error");
+    if (!target.matches?.("#picture img")) return;
+    target.classList.toggle("broken", kind === "error");
+    complain("");
   }, true);
 }
+
+// Gradio is silent where a file is no picture, and where a camera cannot be opened to take one.
+for (const kind of ["change", "drop"]) {
+  document.addEventListener(kind, ({ target, dataTransfer }) => {
+    if (!target.closest?.("#picture")) return;
+    const [file] = (dataTransfer ?? target).files ?? [];
+    if (file && !file.type.startsWith("image/")) complain(`“${file.name}” is no picture. Choose a JPEG, a PNG or the like.`);
+  }, true);
+}
+window.addEventListener("unhandledrejection", (event) => {
+  if (!(event.reason instanceof DOMException) || !document.querySelector("#picture")?.offsetParent) return;
+  event.preventDefault();
+  complain(explainCamera(event.reason));
+});
+
+function complain(text) {
+  const picture = document.querySelector("#picture");
+  let line = document.querySelector(".complaint");
+  if (!line) {
+    line = Object.assign(document.createElement("p"), { className: "complaint", role: "alert" });
+    picture.after(line);
+  }
+  line.textContent = text;
+  line.hidden = !text;
+}
+
+// For the Live tab too.
+window.explainCamera = ({ name, message }) => ({
+  SecurityError: "Browsers give their camera only to pages from https or from this machine itself. Open this page as https://… "
+    + "(its server takes --ssl-certfile), or reach it through a tunnel: ssh -L 7860:localhost:7860 HOST, then http://localhost:7860.",
+  NotAllowedError: "The camera is blocked for this page. Allow it where the address bar shows a camera or a lock, and in the settings of "
+    + "this device, then start again.",
+  NotFoundError: "There is no camera here. Plug one in and start again, or use a picture instead.",
+  NotReadableError: "The camera is taken by another program. Close that one, then start again.",
+  OverconstrainedError: "That camera is no longer here. Start again to use another.",
+}[name] ?? `The camera could not be started (${message || name}). Try again, or choose another one.`);
