@@ -27,6 +27,7 @@ clean:
 	rm -rf .venv build dist *.egg-info
 
 .venv/app: pyproject.toml
+	@echo "Installing into .venv, which takes a few minutes the first time"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@

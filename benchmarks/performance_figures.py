@@ -23,7 +23,7 @@ from ecmnet_app.media.files import write_atomically
 from ecmnet_app.network.traffic import GROUPS
 from ecmnet_app.training.figures import svg_bytes
 
-OURS = ("camvid", "camvid-scratch")
+OURS = ("camvid", "street", "camvid-scratch")
 SIZE = [360, 480]
 
 
