@@ -19,9 +19,9 @@ import torch
 from ecmnet_app.network import ECMNet
 from ecmnet_app.training.datasets import load_dataset
 from ecmnet_app.training.losses import class_weights
+from ecmnet_app.training.mixture import Mixture, batch
 from ecmnet_app.training.recipe import load_recipe
 from ecmnet_app.training.step import Trainee, TrainStep
-from ecmnet_app.training.train import Mixture, batch
 
 DEVICE = torch.device("cuda")
 

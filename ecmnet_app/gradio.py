@@ -52,9 +52,7 @@ def _serve(options: argparse.Namespace) -> None:
                 file=sys.stderr,
             )
         segmenters = SegmenterPool(options.weights or available_weights(), options.device, options.engine)
-        # A CPU gains nothing by batches, and the first of one would wait for the last.
-        max_batch = 1 if segmenters.get().engine.device.type == "cpu" else 8
-        worker = stack.enter_context(StreamWorker(segmenters.predict_batch, max_batch))
+        worker = stack.enter_context(StreamWorker(segmenters.predict_batch, segmenters.get().engine.best_batch))
         app = create_app(build(segmenters, worker), worker, options.auth_file, options.root_path, options.max_upload_mb)
         serve(app, listener, options.ssl_certfile, options.ssl_keyfile)
 

@@ -176,11 +176,17 @@ def segment_video_file(
         return
     videos = VideoAnswers(job.stem)
     smoother = Smoother(segmenter.weights.temperature) if smooth else None
-    batch = 1 if segmenter.engine.device.type == "cpu" else 8  # a CPU gains nothing by batches
     options = asdict(settings)
     areas = np.zeros(len(segmenter.label_set) + 1)
     for progress in segment_video(
-        job.source, videos, segmenter.predict_batch, options, smoother, opacity, batch, identity
+        job.source,
+        videos,
+        segmenter.predict_batch,
+        options,
+        smoother,
+        opacity,
+        segmenter.engine.best_batch,
+        identity,
     ):
         for row in progress.areas:
             areas += row

@@ -11,7 +11,7 @@ from ecmnet_app.bags.jobs import BagJob
 from ecmnet_app.bags.pictures import pictures
 from ecmnet_app.bags.reader import open_bag
 from ecmnet_app.core import LabelSet
-from ecmnet_app.media.videos import ClipWriter
+from ecmnet_app.media.video_writing import ClipWriter
 
 __all__ = ["clip_paths", "write_clips"]
 

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from ecmnet_app.core.engines.base import normalisation
 from ecmnet_app.core.engines.folded import (
     FoldedECMNet,
     FoldedEDAB,
@@ -131,9 +132,8 @@ class _Graph:
 def _logits(graph: _Graph, net: FoldedECMNet, weights: Weights) -> str:
     """From pictures to logits at half of their size: `FoldedECMNet.forward` after preprocessing."""
     parts: Layer = net
-    std, mean = torch.tensor(weights.std, dtype=torch.float64), torch.tensor(weights.mean, dtype=torch.float64)
     x = graph.op("Cast", graph.op("Transpose", "pictures", perm=[0, 3, 1, 2]), to=TensorProto.FLOAT)
-    half = x = _emit(parts.stem, graph, graph.affine(x, 1 / (255 * std), -mean / std))
+    half = x = _emit(parts.stem, graph, graph.affine(x, *normalisation(weights.mean, weights.std)))
     stages = []
     for downsample, blocks in zip(parts.downsamples, parts.encoder, strict=True):
         x = _emit(blocks, graph, _downsampled(graph, downsample, x))

@@ -33,7 +33,8 @@ from ecmnet_app.core.segmentation import Segmentation
 from ecmnet_app.core.smoothing import Smoother
 from ecmnet_app.errors import VideoError
 from ecmnet_app.media.files import write_atomically
-from ecmnet_app.media.videos import Frame, PartWriter, VideoReader, join_parts
+from ecmnet_app.media.video_writing import PartWriter, join_parts
+from ecmnet_app.media.videos import Frame, VideoReader
 
 __all__ = ["PART_FRAMES", "Progress", "VideoAnswers", "segment_video"]
 

@@ -129,6 +129,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.stems)
 
+    def to(self, device: torch.device) -> Dataset:
+        """The same on a device."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), sizes=self.sizes.to(device))
+
 
 def drive_of(stem: str) -> str:
     """The part of a stem before its first underscore: CamVid's drive, Cityscapes' city."""

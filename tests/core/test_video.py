@@ -15,7 +15,8 @@ from ecmnet_app.core.smoothing import Smoother
 from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.core.video import PART_FRAMES, Progress, VideoAnswers, segment_video
 from ecmnet_app.errors import EcmnetError, ImageError, VideoError
-from ecmnet_app.media.videos import PartWriter, VideoReader
+from ecmnet_app.media.video_writing import PartWriter
+from ecmnet_app.media.videos import VideoReader
 
 SMALL = (32, 48)
 

@@ -29,8 +29,9 @@ from ecmnet_app.training.augment import Augmentation
 from ecmnet_app.training.checkpoint import load_checkpoint
 from ecmnet_app.training.datasets import Dataset, load_dataset
 from ecmnet_app.training.losses import BEHIND
+from ecmnet_app.training.mixture import Mixture, batch
 from ecmnet_app.training.recipe import DataSource, Recipe, load_recipe
-from ecmnet_app.training.train import Mixture, batch, score, train
+from ecmnet_app.training.train import score, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

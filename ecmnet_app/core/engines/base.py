@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import reduce
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Engine", "answer_from_logits"]
+__all__ = ["Engine", "answer_from_logits", "normalisation"]
 
 BAND_VALUES = 1_000_000
 """Interpolated logits held at a time: 4 MB of float32, which a CPU's cache holds, whatever the size of the picture."""
@@ -24,6 +25,11 @@ class Engine(ABC):
     device: torch.device
     dtype: torch.dtype = torch.float32
     """Of the network's activations."""
+
+    @property
+    def best_batch(self) -> int:
+        """Pictures to run at a time: a CPU gains nothing by several, and the first of them would wait for the last."""
+        return 1 if self.device.type == "cpu" else 8
 
     def wait(self) -> None:
         """Until it is as fast as it gets: for engines that compile while they answer already."""
@@ -49,6 +55,16 @@ class Engine(ABC):
             Labels, uint8, and confidence, float32. Shapes: (B, *size).
         """
         return answer_from_logits(self.logits(pictures), size, temperature)
+
+
+def normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Preprocessing as one product and one sum: (x / 255 - mean) / std is x * scale + shift.
+
+    Returns:
+        scale and shift, float32. Shapes: (3,).
+    """
+    deviation = torch.tensor(std, dtype=torch.float32)
+    return 1 / (255 * deviation), -torch.tensor(mean, dtype=torch.float32) / deviation
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecmnet_app.core.engines.base import Engine, answer_from_logits
+from ecmnet_app.core.engines.base import Engine, answer_from_logits, normalisation
 from ecmnet_app.core.engines.device_errors import device_errors, is_out_of_memory
 from ecmnet_app.core.engines.folded import fold
 from ecmnet_app.core.engines.fused import FusedECMNet, can_fuse
@@ -71,8 +71,7 @@ class CudaGraphEngine(Engine):
             net = weights.build().to(device)
             self._fused = FusedECMNet(net, weights.mean, weights.std, device, self.dtype)
             self._folded = fold(net)
-            std = torch.tensor(weights.std, device=device).view(3, 1, 1)
-            self._scale, self._shift = 1 / (255 * std), -torch.tensor(weights.mean, device=device).view(3, 1, 1) / std
+            self._scale, self._shift = (x.view(3, 1, 1).to(device) for x in normalisation(weights.mean, weights.std))
             self._stream = torch.cuda.Stream(device)
         self.graphs: GraphCache[_Key, _Graph] = GraphCache(self._capture, torch.cuda.empty_cache, MAX_GRAPHS)
         self._failure: BaseException | None = None

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecmnet_app.core.engines.base import Engine
+from ecmnet_app.core.engines.base import Engine, normalisation
 from ecmnet_app.core.weights import Weights
 
 __all__ = ["EagerEngine"]
@@ -21,10 +21,7 @@ class EagerEngine(Engine):
     def __init__(self, weights: Weights, device: torch.device) -> None:
         self.device = device
         self.net = weights.build().to(device)
-        # (x / 255 - mean) / std as one product and one sum.
-        std = torch.tensor(weights.std).view(3, 1, 1)
-        self.scale = (1 / (255 * std)).to(device)
-        self.shift = (-torch.tensor(weights.mean).view(3, 1, 1) / std).to(device)
+        self.scale, self.shift = (x.view(3, 1, 1).to(device) for x in normalisation(weights.mean, weights.std))
 
     @torch.inference_mode()
     def logits(self, pictures: NDArray[np.uint8]) -> Tensor:

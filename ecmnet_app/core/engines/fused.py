@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ecmnet_app.core.engines.base import normalisation
 from ecmnet_app.core.engines.folded import fold
 from ecmnet_app.core.engines.kernels.answer import answer
 from ecmnet_app.core.engines.kernels.common import Norm
@@ -76,8 +77,7 @@ class FusedECMNet:
         dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         parts: Any = fold(net).to(device)
-        deviation = torch.tensor(std, device=device)
-        scale, shift = 1 / (255 * deviation), -torch.tensor(mean, device=device) / deviation
+        scale, shift = (x.to(device) for x in normalisation(mean, std))
         self.config, self.device, self.dtype = net.config, device, dtype
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._left_aside = False
@@ -132,11 +132,11 @@ class FusedECMNet:
         for layer in self._stem:
             x = convolution(x, layer, large)
         half = x.shape[1:3]
-        stages: list[Tensor] = []
+        alive: list[Tensor] = []  # what the side stream reads until it is joined
         finer: list[Tensor] = []  # lines at 1/4 and 1/8, and what the FFM takes of each
         for index, stage in enumerate(self._encoder):
             x = run(stage, *downsample(x, self._downsamples[index], stage.norms[0], large))
-            stages.append(x)
+            alive.append(x)
             if index < 2:
                 with self._aside():
                     finer.append(line(x, index))

@@ -102,9 +102,7 @@ class SegmentNode(LifecycleNode):
         prefixes = output_prefixes(topics, self.get_fully_qualified_name())
         self.decoder = make_decoder()
         self._segmenter = self._load(values)
-        # A CPU gains nothing by batches, and the first picture of one would wait for the last.
-        on_cpu = self._segmenter.engine.device.type == "cpu"
-        self._worker = StreamWorker(self._predict, values["max_batch"] or (1 if on_cpu else 8))
+        self._worker = StreamWorker(self._predict, values["max_batch"] or self._segmenter.engine.best_batch)
         for index, (topic, prefix) in enumerate(zip(topics, prefixes, strict=True)):
             self._cameras.append(Camera(self, topic, prefix, depths[index] if index < len(depths) else ""))
         if values["web"]:
