@@ -1,4 +1,4 @@
-"""The engine for CPUs: the folded network, compiled by OpenVINO for this processor, in float32 or bfloat16.
+"""The engine for CPUs: the folded network, compiled by OpenVINO for this processor, in float32, bfloat16 or int8.
 
 One compiled network takes pictures of every size. Compiling takes a second or two, once: it is kept in the user's cache
 folder, and a later start takes a fraction of that.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import platform
 import sys
 from functools import cache
 from pathlib import Path
@@ -21,15 +22,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecmnet_app.core import cache as files
-from ecmnet_app.core.engines import folded
+from ecmnet_app.core.engines import folded, int8
 from ecmnet_app.core.engines.base import Engine
 from ecmnet_app.core.weights import Weights
 from ecmnet_app.errors import DeviceError
+from ecmnet_app.media.images import read_image
 
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["OpenVINOBf16Engine", "OpenVINOEngine", "engines_here"]
+__all__ = ["OpenVINOBf16Engine", "OpenVINOEngine", "OpenVINOInt8Engine", "engines_here"]
+
+STREETS = Path(__file__).parents[2] / "ui" / "examples"
+"""The pictures that ship: what int8 takes its ranges from."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,9 +83,19 @@ class OpenVINOBf16Engine(OpenVINOEngine):
     dtype = torch.bfloat16
 
 
+class OpenVINOInt8Engine(OpenVINOEngine):
+    """With the dense convolutions in int8, for x86 processors without bfloat16.
+
+    For networks that see streets: on rendered ones the ranges of int8 are measured. So it runs when asked for by name.
+    """
+
+    name = "openvino-int8"
+    precision = "int8"
+
+
 @cache
 def engines_here() -> dict[str, type[OpenVINOEngine]]:
-    """The engines of this module that this machine has, by name, the fastest first."""
+    """The engines of this module that this machine has, by name, the one that "auto" takes first."""
     for package in ("openvino", "onnx"):
         if importlib.util.find_spec(package) is None:
             _log.warning("the engine eager runs, at a third of the speed: pip install %s", package)
@@ -90,7 +105,11 @@ def engines_here() -> dict[str, type[OpenVINOEngine]]:
     except (ImportError, RuntimeError) as error:
         _log.warning("OpenVINO is installed, but does not start (%s); the engine eager runs instead", error)
         return {}
-    found = [OpenVINOBf16Engine, OpenVINOEngine] if "BF16" in abilities else [OpenVINOEngine]
+    found: list[type[OpenVINOEngine]] = [OpenVINOEngine]
+    if "BF16" in abilities:
+        found.insert(0, OpenVINOBf16Engine)
+    elif platform.machine() in ("x86_64", "AMD64"):
+        found.append(OpenVINOInt8Engine)
     return {engine.name: engine for engine in found}
 
 
@@ -110,7 +129,7 @@ def _openvino() -> ModuleType:
 def _compiled(weights: Weights, precision: str) -> openvino.CompiledModel:
     core = _core()
     settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
@@ -125,6 +144,8 @@ def _compiled(weights: Weights, precision: str) -> openvino.CompiledModel:
     from ecmnet_app.core.onnx_graph import network_model
 
     model = core.read_model(network_model(weights).SerializeToString(), b"")
+    if precision == "int8":
+        int8.quantize(core, model, [read_image(path) for path in _streets()])
     compiled = core.compile_model(model, "CPU", settings)
     files.keep(key, compiled.export_model().getvalue())
     return compiled
@@ -132,7 +153,9 @@ def _compiled(weights: Weights, precision: str) -> openvino.CompiledModel:
 
 def _key(weights: Weights, precision: str, core: openvino.Core) -> str:
     """Names all that the compiled network depends on: weights, our code, OpenVINO and the processor."""
-    code = [Path(folded.__file__), Path(__file__).parent.parent / "onnx_graph.py"]
+    read = [Path(folded.__file__), Path(__file__).parent.parent / "onnx_graph.py"]
+    if precision == "int8":
+        read += [Path(int8.__file__), *_streets()]
     return repr(
         [
             weights.sha256,
@@ -140,9 +163,13 @@ def _key(weights: Weights, precision: str, core: openvino.Core) -> str:
             weights.mean,
             weights.std,
             precision,
-            [path.read_bytes() for path in code],
+            [path.read_bytes() for path in read],
             _openvino().__version__,
             core.get_property("CPU", "FULL_DEVICE_NAME"),
             core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
         ]
     )
+
+
+def _streets() -> list[Path]:
+    return sorted(STREETS.glob("*.jpg"))
