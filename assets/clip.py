@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent
-CLIP = ROOT.parent / "ecmnet_app" / "ui" / "examples" / "street.mp4"
+CLIP = ROOT.parent / "ecmnet_app" / "examples" / "street.mp4"
 LABELS = ROOT / "labels" / "street"
 SIZE, FOV = (640, 480), 58.0  # pixels; degrees from the left edge to the right
 SECONDS, RATE = 10, 10

@@ -17,7 +17,7 @@ from streets import rendering
 from streets.scenes import SCENES
 
 ROOT = Path(__file__).resolve().parent
-PICTURES = ROOT.parent / "ecmnet_app" / "ui" / "examples"
+PICTURES = ROOT.parent / "ecmnet_app" / "examples"
 LABELS = ROOT / "labels"
 
 

@@ -26,7 +26,7 @@ from ecmnet_app.media.videos import VideoReader
 from ecmnet_app.training.metrics import ConfusionMatrix
 
 ROOT = Path(__file__).resolve().parent
-PICTURES = ROOT.parent / "ecmnet_app" / "ui" / "examples"
+PICTURES = ROOT.parent / "ecmnet_app" / "examples"
 LABELS = ROOT / "labels"
 CLIP = PICTURES / "street.mp4"
 RATE = 10  # frames a second of the clip

@@ -39,6 +39,8 @@ def main() -> None:
         for precision in ("f32", "bf16"):
             label = {"f32": "float32", "bf16": "bfloat16"}[precision]
             run[f"OpenVINO, {label}, {name}"] = _of_openvino(model, precision, args.threads, picture)
+    if "openvino-int8" in openvino_cpu.engines_here():
+        run["OpenVINO, int8, any size"] = _of_engine("openvino-int8", weights, picture)
     times: dict[str, list[float]] = {name: [] for name in run}
     for round_ in range(args.rounds + 2):
         for name, once in run.items():

@@ -30,7 +30,7 @@ from ecmnet_app.media.images import read_image
 from ecmnet_app.training.datasets import find_samples
 from ecmnet_app.training.metrics import ConfusionMatrix
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "ecmnet_app" / "ui" / "examples"
+EXAMPLES = Path(__file__).resolve().parent.parent / "ecmnet_app" / "examples"
 SHAPES = ((1, 360, 480), (1, 480, 640), (1, 512, 1024), (1, 1024, 1024), (16, 360, 480))
 REPLAYS = 12
 """Of a profile, of which each kernel's shortest time counts."""

@@ -22,9 +22,9 @@ from sensor_msgs.msg import Image
 
 from ecmnet.segment_node import SegmentNode
 from ecmnet_app.core import Segmenter
+from ecmnet_app.media.files import EXAMPLES_FOLDER
 from ecmnet_app.media.images import read_image
 from ecmnet_app.ros_messages import fill_image
-from ecmnet_app.ui.picture import EXAMPLES_FOLDER
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ from ecmnet_app.media.videos import VideoReader
 from ecmnet_app.training.metrics import ConfusionMatrix
 
 ROOT = Path(__file__).resolve().parent.parent
-CLIP = ROOT / "ecmnet_app" / "ui" / "examples" / "street.mp4"
+CLIP = ROOT / "ecmnet_app" / "examples" / "street.mp4"
 LABELS = ROOT / "assets" / "labels" / "street"
 AROUND = np.ones((7, 7), np.uint8)
 

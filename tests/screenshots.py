@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 from serving import camera_frames, chromium, served_page, why_no_chromium
 
-from ecmnet_app.ui.picture import EXAMPLES_FOLDER
+from ecmnet_app.media.files import EXAMPLES_FOLDER
 
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}

@@ -14,7 +14,7 @@ from typing import Any
 
 import cv2
 
-from ecmnet_app.ui.picture import EXAMPLES_FOLDER
+from ecmnet_app.media.files import EXAMPLES_FOLDER
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_FLAGS = (

@@ -1,4 +1,4 @@
-"""Whole files only: a reader never sees half of one, whatever interrupts its writer."""
+"""Whole files only: a reader never sees half of one, whatever interrupts its writer. And the pictures that ship."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import os
 import threading
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+__all__ = ["EXAMPLES_FOLDER", "write_atomically"]
+
+EXAMPLES_FOLDER = Path(__file__).parent.parent / "examples"
+"""Rendered streets, .jpg, and a clip of one, .mp4."""
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:

@@ -15,13 +15,13 @@ from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.core.stream import Answer, StreamWorker
 from ecmnet_app.core.weights import Weights
 from ecmnet_app.errors import EcmnetError, ImageError
+from ecmnet_app.media.files import EXAMPLES_FOLDER
 from ecmnet_app.media.images import encode_mask, read_image
 from ecmnet_app.ui.component import take_uploads_only, weights_choice
 from ecmnet_app.ui.viewer import error_view, make_viewer, picture_view
 
-__all__ = ["EXAMPLES_FOLDER", "build_tab"]
+__all__ = ["build_tab"]
 
-EXAMPLES_FOLDER = Path(__file__).parent / "examples"
 MAX_BYTES = 160_000_000
 """Of a picture's file, which is held in memory: a little more than the largest picture has that is not compressed."""
 

@@ -24,10 +24,10 @@ from ecmnet_app.core.smoothing import Smoother
 from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.core.video import Progress, VideoAnswers, segment_video
 from ecmnet_app.errors import EcmnetError, VideoError
+from ecmnet_app.media.files import EXAMPLES_FOLDER
 from ecmnet_app.media.images import encode_image
 from ecmnet_app.media.videos import VIDEO_SUFFIXES
 from ecmnet_app.ui.component import classes_of, data_url, make_component, message_of, take_uploads_only, weights_choice
-from ecmnet_app.ui.picture import EXAMPLES_FOLDER
 
 __all__ = ["AreaChart", "build_tab"]
 

@@ -18,7 +18,7 @@ mcap_ros2 = pytest.importorskip("mcap_ros2.decoder")
 
 ROOT = Path(__file__).resolve().parents[2]
 BAG = ROOT / "assets" / "street.mcap"
-CLIP = ROOT / "ecmnet_app" / "ui" / "examples" / "street.mp4"
+CLIP = ROOT / "ecmnet_app" / "examples" / "street.mp4"
 PICTURES, INFO = "/camera/image_raw/compressed", "/camera/camera_info"
 COUNT, RATE = 100, 10
 

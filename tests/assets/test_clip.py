@@ -18,7 +18,7 @@ from ecmnet_app.core import CAMVID
 from ecmnet_app.media.videos import VideoReader
 
 ROOT = Path(__file__).resolve().parents[2]
-CLIP = ROOT / "ecmnet_app" / "ui" / "examples" / "street.mp4"
+CLIP = ROOT / "ecmnet_app" / "examples" / "street.mp4"
 LABELS = ROOT / "assets" / "labels" / "street"
 COUNT, RATE = 100, 10
 

@@ -13,7 +13,7 @@ from ecmnet_app.core import CAMVID
 from ecmnet_app.media.images import read_image
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES = ROOT / "ecmnet_app" / "ui" / "examples"
+PICTURES = ROOT / "ecmnet_app" / "examples"
 LABELS = ROOT / "assets" / "labels"
 STILLS = sorted(path.stem for path in PICTURES.glob("*.jpg"))
 

@@ -16,7 +16,7 @@ from serving import chromium, why_no_chromium
 from ecmnet_app.core import Segmenter, load_weights
 from ecmnet_app.core.export import export_onnx
 from ecmnet_app.media import read_image
-from ecmnet_app.ui.picture import EXAMPLES_FOLDER
+from ecmnet_app.media.files import EXAMPLES_FOLDER
 
 RUNTIME = Path(__file__).parents[2] / "node_modules" / "onnxruntime-web" / "dist"
 

@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw
 from serving import chromium, served_page, why_no_chromium
 
 from ecmnet_app.core import Segmenter
+from ecmnet_app.media.files import EXAMPLES_FOLDER
 from ecmnet_app.media.images import read_image
-from ecmnet_app.ui.picture import EXAMPLES_FOLDER
 from ecmnet_app.ui.viewer import LONGEST_SIDE
 
 pytestmark = [

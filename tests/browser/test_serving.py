@@ -16,7 +16,7 @@ import pytest
 import torch
 from serving import CAMERA_FLAG, chromium, served_page, why_no_chromium, write_camera
 
-from ecmnet_app.ui.picture import EXAMPLES_FOLDER
+from ecmnet_app.media.files import EXAMPLES_FOLDER
 
 pytestmark = [
     pytest.mark.browser,

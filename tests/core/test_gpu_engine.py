@@ -29,7 +29,7 @@ from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.errors import DeviceError
 from ecmnet_app.media import read_image
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "ecmnet_app" / "ui" / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "ecmnet_app" / "examples"
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 Picture = Callable[..., NDArray[np.uint8]]

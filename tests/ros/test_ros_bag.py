@@ -27,8 +27,8 @@ try:
 except ImportError:
     rosbag2_py = None
 
+from ecmnet_app.media.files import EXAMPLES_FOLDER  # noqa: E402
 from ecmnet_app.media.images import read_image  # noqa: E402
-from ecmnet_app.ui.picture import EXAMPLES_FOLDER  # noqa: E402
 
 # Not by skipping the module: launch_testing's plugin would take that for the whole folder.
 pytestmark = pytest.mark.skipif(rosbag2_py is None, reason="rosbag2_py does not import: rosbag2 is not installed")

@@ -22,8 +22,8 @@ from launch import LaunchDescription  # noqa: E402
 from launch.actions import IncludeLaunchDescription  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
+from ecmnet_app.media.files import EXAMPLES_FOLDER  # noqa: E402
 from ecmnet_app.media.images import read_image  # noqa: E402
-from ecmnet_app.ui.picture import EXAMPLES_FOLDER  # noqa: E402
 
 try:
     SHARE = Path(get_package_share_directory("ecmnet"))

@@ -35,8 +35,8 @@ from std_srvs.srv import SetBool  # noqa: E402
 from vision_msgs.msg import LabelInfo  # noqa: E402
 
 from ecmnet_app.core import CAMVID, Segmenter, load_weights  # noqa: E402
+from ecmnet_app.media.files import EXAMPLES_FOLDER  # noqa: E402
 from ecmnet_app.media.images import encode_image, read_image  # noqa: E402
-from ecmnet_app.ui.picture import EXAMPLES_FOLDER  # noqa: E402
 
 STATUS = "/ecmnet: /image_raw"
 

@@ -12,7 +12,7 @@ import ecmnet_app
 from ecmnet_app.media.images import read_image
 from ecmnet_app.training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
-EXAMPLES = Path(ecmnet_app.__file__).parent / "ui" / "examples"
+EXAMPLES = Path(ecmnet_app.__file__).parent / "examples"
 KINDS = [*CORRUPTIONS, "tilt"]
 
 

@@ -63,7 +63,13 @@ def _ranges(
     return np.stack([pairs[..., 0].min(0, initial=0), pairs[..., 1].max(0, initial=0)], axis=1)
 
 
-def _faked(place: openvino.Input, low: NDArray[np.float32], high: NDArray[np.float32], levels: int) -> None:
+def _faked(
+    place: openvino.Input,
+    low: np.float32 | NDArray[np.float32],
+    high: np.float32 | NDArray[np.float32],
+    levels: int,
+) -> None:
+    """Let what comes in at a place pass a FakeQuantize of so many levels from low to high."""
     from openvino import opset8 as ops
 
     ends = [ops.constant(end) for end in (low, high)]

@@ -26,15 +26,13 @@ from ecmnet_app.core.engines import folded, int8
 from ecmnet_app.core.engines.base import Engine
 from ecmnet_app.core.weights import Weights
 from ecmnet_app.errors import DeviceError
+from ecmnet_app.media.files import EXAMPLES_FOLDER
 from ecmnet_app.media.images import read_image
 
 if TYPE_CHECKING:
     import openvino
 
 __all__ = ["OpenVINOBf16Engine", "OpenVINOEngine", "OpenVINOInt8Engine", "engines_here"]
-
-STREETS = Path(__file__).parents[2] / "ui" / "examples"
-"""The pictures that ship: what int8 takes its ranges from."""
 
 _log = logging.getLogger(__name__)
 
@@ -172,4 +170,5 @@ def _key(weights: Weights, precision: str, core: openvino.Core) -> str:
 
 
 def _streets() -> list[Path]:
-    return sorted(STREETS.glob("*.jpg"))
+    """What int8 takes its ranges from."""
+    return sorted(EXAMPLES_FOLDER.glob("*.jpg"))
