@@ -286,6 +286,7 @@ class _Writing:
         self._job, self._settings, self._segmenter = job, settings, segmenter
         self._writer: MessageWriter | None = None
         self._note = PartNote()
+        self._failed = False
 
     def __enter__(self) -> _Writing:
         return self
@@ -295,7 +296,11 @@ class _Writing:
             self._writer.__exit__(KeyboardInterrupt, error or KeyboardInterrupt(), trace)
 
     def add(self, batch: _Batch, answers: list[Segmentation | str]) -> None:
-        """Write a batch, and the part as a whole once it has its last one."""
+        """Write a batch, and the part as a whole once it has its last one. Once one has failed, do nothing more: its
+        part lacks something, and others may be waiting behind it."""
+        if self._failed:
+            return
+        self._failed = True  # until all of it is written
         path = part_path(self._job.parts, batch.part)
         if self._writer is None:
             self._writer, self._note = MessageWriter(path), PartNote()
@@ -314,6 +319,7 @@ class _Writing:
                 write_note(path, self._note)
             writer, self._writer = self._writer, None
             writer.__exit__(None, None, None)
+        self._failed = False
 
     def _skip(self, topic: str, reason: str) -> None:
         self._note.skipped.setdefault(topic, Counter())[reason] += 1

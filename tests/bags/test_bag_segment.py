@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,16 @@ from rosbags.rosbag1 import Writer as Rosbag1Writer
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from ecmnet_app.bags import BagJob, BagSettings, assemble_bag, find_bags, prepare_bag, segment_bag, segment_parts
+from ecmnet_app.bags import (
+    BagJob,
+    BagSettings,
+    assemble_bag,
+    find_bags,
+    prepare_bag,
+    segment,
+    segment_bag,
+    segment_parts,
+)
 from ecmnet_app.core import Segmenter
 from ecmnet_app.errors import BagError, ConfigError
 
@@ -117,6 +128,35 @@ def test_parts_in_any_order_give_the_same_bytes(
     assert other.bag.read_bytes() == job.bag.read_bytes()
     assert other.frames.read_bytes() == job.frames.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["drive"]
+
+
+@pytest.mark.parametrize("place", ["message", "note"])
+def test_after_a_failed_write_nothing_more_is_written_and_resume_gives_the_whole(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    source = write_recording(tmp_path / "a.mcap", {"/camera": (FRONT, [0.0, 1.0, 2.0, 3.0, 6.0, 7.0, 11.0, 16.0])})
+    whole, job = BagJob(source, tmp_path / "whole" / "a"), BagJob(source, tmp_path / "out" / "a")
+    segment_bag(whole, BagSettings(), segmenter)
+    calls = count()
+    owner, name, failing = {
+        "message": (segment.MessageWriter, "write", 2),  # the third picture's mask, in the middle of a part
+        "note": (segment, "write_note", 0),
+    }[place]
+    written = getattr(owner, name)
+
+    def full_once(*args: Any) -> None:
+        if next(calls) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device") if place == "note" else BagError("cannot write")
+        written(*args)
+
+    monkeypatch.setattr(owner, name, full_once)
+    with pytest.raises(BagError, match="cannot write"):
+        segment_bag(job, BagSettings(), segmenter)
+    assert [path.name for path in job.parts.iterdir()] == ["job.json"]
+    summary = segment_bag(job, BagSettings(), segmenter, resume=True)
+    assert (summary.frames, summary.problems) == (8, [])
+    assert job.bag.read_bytes() == whole.bag.read_bytes()
+    assert job.frames.read_bytes() == whole.frames.read_bytes()
 
 
 def test_what_is_there_is_not_overwritten(
