@@ -53,16 +53,16 @@ class Bag:
         """Whether the files themselves say that these are the counts."""
         self.problems = [f"{file} {damage.problem}" for file, storage in files for damage in storage.damage]
         """Sentences on what was seen without reading the messages."""
-        self._blocks = [block for _, storage in files for block in storage.blocks]
-        if not self._blocks:
+        self.blocks = [block for _, storage in files for block in storage.blocks]
+        if not self.blocks:
             raise BagError(f"{path} holds no messages{self._why()}; record or copy it again")
-        self.start = min(block.start for block in self._blocks)
+        self.start = min(block.start for block in self.blocks)
         """Log time of the first message, nanoseconds."""
-        self.end = max(block.end for block in self._blocks)
+        self.end = max(block.end for block in self.blocks)
 
     def items(self, start: int, stop: int) -> Iterator[tuple[int, Message | Damage]]:
         """See `in_order`."""
-        return in_order(self._blocks, start, stop)
+        return in_order(self.blocks, start, stop)
 
     def __enter__(self) -> Bag:
         return self

@@ -45,7 +45,7 @@ from ecmnet_app.network import MIN_SIZE
 __all__ = ["PART_SECONDS", "BagPlan", "assemble_bag", "prepare_bag", "read_summary", "segment_bag", "segment_parts"]
 
 PART_SECONDS = 5
-"""Of log time; the most that a run loses when it is killed."""
+"""Of log time, a part; the most that a run loses when it is killed."""
 PART_NS = PART_SECONDS * 10**9
 AHEAD = 3
 """Batches that are read ahead, and that wait to be written."""
@@ -58,7 +58,7 @@ class BagPlan:
     """What there is to do, for those who divide it."""
 
     parts: int
-    """Stretches of `PART_SECONDS` from the first message of the bag to the last; any range of them is a chunk."""
+    """Stretches of the bag's time, of `PART_SECONDS`, or longer where little is in them; any range is a chunk."""
     frames: int | None
     """Messages of the chosen topics, where the bag tells."""
     done: int
@@ -92,14 +92,15 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
         return BagPlan(0, summary.frames, summary.frames, complete=True)
     with open_bag(job.source) as bag:
         kinds = _topics(job, bag, settings)
-        plan = BagPlan(-(-(bag.end + 1 - bag.start) // PART_NS), sum(bag.counts[topic] for topic in kinds), 0)
+        cuts = _cuts(bag)
+        plan = BagPlan(len(cuts) - 1, sum(bag.counts[topic] for topic in kinds), 0)
         about = {
             "identity": identity,
             "topics": kinds,
             "counts": {topic: bag.counts[topic] for topic in kinds} if bag.accounted else {},
             "start": bag.start,
             "end": bag.end,
-            "parts": plan.parts,
+            "cuts": cuts,
             "problems": bag.problems,
             "names": [*segmenter.label_set.names, UNLABELLED_NAME],
         }
@@ -109,6 +110,17 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
     done = [part_path(job.parts, number) for number in range(plan.parts)]
     frames = sum(len(read_note(path).frames) for path in done if path.exists())
     return BagPlan(plan.parts, plan.frames, frames)
+
+
+def _cuts(bag: Bag) -> list[int]:
+    """Log times at which the parts begin, and the last one ends.
+
+    They are whole multiples of `PART_SECONDS` from the first message on, but those alone between which a block begins
+    or ends: what is between two others lies within blocks, of some MB each, or is empty. So there are never many more
+    parts than blocks, though a clock that is set right makes an hour's recording one of fifty years.
+    """
+    steps = {(time - bag.start) // PART_NS for block in bag.blocks for time in (block.start, block.end)}
+    return [bag.start + step * PART_NS for step in sorted(steps | {step + 1 for step in steps})]
 
 
 def _identity(job: BagJob, settings: BagSettings, segmenter: Segmenter) -> dict[str, Any]:
@@ -189,7 +201,7 @@ def segment_parts(
         DeviceError: see `Segmenter.predict`. Parts that are whole stay for the next run.
     """
     about = _about(job)
-    numbers = range(start, about["parts"] if stop is None else stop)
+    numbers = range(start, len(about["cuts"]) - 1 if stop is None else stop)
     missing = [number for number in numbers if not part_path(job.parts, number).exists()]
     if not missing:
         return
@@ -228,8 +240,8 @@ def _batches(bag: Bag, about: dict[str, Any], settings: BagSettings, parts: Sequ
     topics = about["topics"]
     infos = {f"{_camera(topic)}/camera_info": topic for topic in topics}
     for part in parts:
-        batch, first = _Batch(part), bag.start + part * PART_NS
-        for _, item in bag.items(first, first + PART_NS):
+        batch = _Batch(part)
+        for _, item in bag.items(*about["cuts"][part : part + 2]):
             if isinstance(item, Damage):
                 batch.items.append(f"{about['identity']['files'][0][0]} {item.problem}")
                 continue
@@ -379,7 +391,7 @@ def _assemble(job: BagJob, about: dict[str, Any], folder: Path) -> BagSummary:
             channel = channel_of(f"{topic}/label_info", LABEL_INFO, LATCHED)
             data = label_info(about["names"][:-1], about["identity"]["settings"]["threshold"] or 0.0, about["start"])
             writer.write(Message(channel, about["start"], about["start"], 0, data))
-        for number in range(about["parts"]):
+        for number in range(len(about["cuts"]) - 1):
             path = part_path(job.parts, number)
             if not path.exists():
                 raise BagError(f"{path} is missing; segment the bag again with --resume")

@@ -26,7 +26,9 @@ def moving_blobs(height: int, width: int, seed: int) -> Paint:
     return lambda index: np.ascontiguousarray(np.roll(wide, -7 * index, axis=1)[:, :width])
 
 
-def write_recording(path: Path, cameras: Mapping[str, tuple[Paint, Sequence[float]]]) -> Path:
+def write_recording(
+    path: Path, cameras: Mapping[str, tuple[Paint, Sequence[float]]], chunk_bytes: int = 200_000
+) -> Path:
     """An MCAP file of one image topic for each camera, with its pictures and the seconds of their stamps."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kind, types = "sensor_msgs/msg/Image", STORE.types
@@ -34,7 +36,7 @@ def write_recording(path: Path, cameras: Mapping[str, tuple[Paint, Sequence[floa
         (seconds, topic, index) for topic, (_, times) in cameras.items() for index, seconds in enumerate(times)
     )
     with path.open("wb") as file:
-        writer = Writer(file, chunk_size=200_000, compression=CompressionType.ZSTD)
+        writer = Writer(file, chunk_size=chunk_bytes, compression=CompressionType.ZSTD)
         writer.start("ros2", "tests")
         schema = writer.register_schema(kind, "ros2msg", STORE.generate_msgdef(kind, ros_version=2)[0].encode())
         channels = {topic: writer.register_channel(topic, "cdr", schema) for topic in cameras}

@@ -130,6 +130,26 @@ def test_parts_in_any_order_give_the_same_bytes(
     assert [path.name for path in tmp_path.iterdir()] == ["drive"]
 
 
+MONTH = 30 * 86400.0
+
+
+@pytest.mark.parametrize("chunk_bytes", [200_000, 5_000])  # all pictures in one block, and each in its own
+def test_a_clock_that_jumps_while_it_is_recorded_makes_no_work(
+    segmenter: Segmenter, tmp_path: Path, chunk_bytes: int
+) -> None:
+    seconds = [0.0, 6.0, MONTH, MONTH + 1, MONTH + 11]
+    source = write_recording(tmp_path / "a.mcap", {"/camera": (FRONT, seconds)}, chunk_bytes)
+    job = BagJob(source, tmp_path / "a")
+    plan = prepare_bag(job, BagSettings(), segmenter)
+    assert plan.parts < 10
+    segment_parts(job, BagSettings(), segmenter, 1)
+    summary = segment_bag(job, BagSettings(), segmenter, resume=True)
+    assert (summary.frames, summary.problems) == (5, [])
+    assert [time for topic, _, time in messages_of(job.bag) if topic == "/camera/mask"] == [
+        EPOCH + int(second) * 10**9 for second in seconds
+    ]
+
+
 @pytest.mark.parametrize("place", ["message", "note"])
 def test_after_a_failed_write_nothing_more_is_written_and_resume_gives_the_whole(
     segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
