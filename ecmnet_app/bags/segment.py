@@ -67,6 +67,24 @@ class BagPlan:
     """All is done and assembled already: `BagJob.record` holds the summary."""
 
 
+def check_new(job: BagJob) -> None:
+    """Make sure that no earlier run has left anything.
+
+    Raises:
+        ConfigError: there are answers or parts.
+    """
+    for folder in _left(job):
+        raise ConfigError(f"{folder} is there already; --resume goes on with it, or take another --out")
+
+
+def _left(job: BagJob) -> list[Path]:
+    """Folders of an earlier run."""
+    folders = [job.out] if job.out.exists() else []
+    if any(job.parts.glob("[!.]*")):  # a run that was killed before it wrote job.json has left a hidden file at most
+        folders.append(job.parts)
+    return folders
+
+
 def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume: bool = False) -> BagPlan:
     """Look at a bag, and make `job.parts` ready for `segment_parts`.
 
@@ -78,13 +96,12 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
         BagError: the bag cannot be read at all, holds no pictures, or the answers cannot be written.
         ConfigError: a chosen topic is not in the bag, or there are answers or parts already.
     """
+    if not resume:
+        check_new(job)
     note = job.parts / "job.json"
     identity = _identity(job, settings, segmenter)
-    for folder, left in ((job.out, job.out / "job.json"), (job.parts, note)):
-        if not folder.exists():
-            continue
-        if not resume:
-            raise ConfigError(f"{folder} is there already; --resume goes on with it, or take another --out")
+    for folder in _left(job):
+        left = folder / "job.json"
         if not left.exists() or json.loads(left.read_text("utf-8"))["identity"] != identity:
             raise ConfigError(f"{folder} is of another bag, weights or settings; remove it, or take another --out")
     if job.out.exists():

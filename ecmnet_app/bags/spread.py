@@ -23,7 +23,7 @@ import ecmnet_app
 from ecmnet_app.bags.clips import write_clips
 from ecmnet_app.bags.digest import BagDigest, digest_bag
 from ecmnet_app.bags.jobs import BagJob, BagSettings
-from ecmnet_app.bags.segment import BagPlan, assemble_bag, prepare_bag, read_summary, segment_parts
+from ecmnet_app.bags.segment import BagPlan, assemble_bag, check_new, prepare_bag, read_summary, segment_parts
 from ecmnet_app.bags.summary import BagSummary
 from ecmnet_app.bags.workers import LocalWorkers, Network, Tell, Workers
 from ecmnet_app.core import Segmenter
@@ -112,12 +112,13 @@ def segment_bags(
 
 
 def _one_by_one(jobs: Sequence[BagJob], work: Work, progress: Callable[[int, int | None], None]) -> list[BagResult]:
-    states = [_State(job) for job in jobs]
+    states = [_begun(work, job) for job in jobs]
     for state in states:
-        try:
-            state.plan = _prepare(work, state.job)
-        except EcmnetError as error:
-            state.problem = error
+        if state.problem is None:
+            try:
+                state.plan = _prepare(work, state.job)
+            except EcmnetError as error:
+                state.problem = error
     for state in states:
         if state.plan is None:
             continue
@@ -155,6 +156,17 @@ class _State:
         return BagResult(self.job, summary, digest, self.problem)
 
 
+def _begun(work: Work, job: BagJob) -> _State:
+    """What an earlier run has left is refused here, once: a worker that makes a call again goes on with its own."""
+    state = _State(job)
+    if not work.resume:
+        try:
+            check_new(job)
+        except EcmnetError as error:
+            state.problem = error
+    return state
+
+
 def _frames(states: Sequence[_State]) -> tuple[int, int | None]:
     """Done and expected, of all bags. A call that is made again tells less than it did, but not for long."""
     done, expected = 0, 0
@@ -186,7 +198,7 @@ class _Spread:
     def __init__(
         self, jobs: Sequence[BagJob], work: Work, workers: Workers, progress: Callable[[int, int | None], None]
     ) -> None:
-        self._states = [_State(job) for job in jobs]
+        self._states = [_begun(work, job) for job in jobs]
         self._work = replace(work, network=workers.fit(work.network))
         self._workers, self._progress = workers, progress
         self._waiting: dict[Future[Any], _Call] = {}
@@ -195,7 +207,8 @@ class _Spread:
     def run(self) -> list[BagResult]:
         """See `segment_bags`."""
         for state in self._states:
-            self._call(state, _prepare, self._prepared)
+            if state.problem is None:
+                self._call(state, _prepare, self._prepared)
         while self._waiting:
             for future in wait(self._waiting, SECONDS, FIRST_COMPLETED).done:
                 self._take(future)
@@ -271,7 +284,7 @@ def _prepare(work: Work, job: BagJob) -> BagPlan:
             f"the command is ecmnet-app {work.version}, a worker {ecmnet_app.__version__}; install the same everywhere"
         )
     segmenter = _segmenter(work.network)
-    return prepare_bag(job, _settings(work, segmenter), segmenter, work.resume)
+    return prepare_bag(job, _settings(work, segmenter), segmenter, resume=True)
 
 
 def _settings(work: Work, segmenter: Segmenter) -> BagSettings:

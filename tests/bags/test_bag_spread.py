@@ -9,6 +9,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ecmnet_app.bags.report import write_report
 from ecmnet_app.bags.spread import BagResult, Work, segment_bags
 from ecmnet_app.bags.workers import LocalWorkers, Network
 from ecmnet_app.core.labels import CAMVID
-from ecmnet_app.errors import BagError, ConfigError
+from ecmnet_app.errors import BagError, ConfigError, EcmnetError
 
 FRAMES = 53 + 24
 """Of a drive's two cameras."""
@@ -120,6 +121,56 @@ def test_processes_that_are_killed_again_and_again_are_given_up(
         assert "take fewer of them, and --resume" in str(result.problem)
         results = segment_bags(jobs, replace(work, resume=True), workers)
     check(results, undisturbed[:1])
+
+
+class LosingWorkers:
+    """This process, which does each call and then loses it the first time."""
+
+    count, lost, tries = 1, (ConnectionError,), 2
+
+    def __init__(self) -> None:
+        self._done: set[Any] = set()
+
+    def fit(self, network: Network) -> Network:
+        return network
+
+    def submit(self, call: Any, *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            result = call(*args)
+        except EcmnetError as error:
+            future.set_exception(error)
+        else:
+            if call in self._done:
+                future.set_result(result)
+            else:
+                self._done.add(call)
+                future.set_exception(ConnectionError("lost"))
+        return future
+
+    def tell(self, number: int) -> Any:
+        return lambda done: None
+
+    def told(self, number: int) -> int:
+        return 0
+
+
+def test_a_worker_that_is_lost_when_its_call_is_all_but_over_loses_nothing(
+    recordings: list[Path], work: Work, undisturbed: list[BagResult], tmp_path: Path
+) -> None:
+    jobs = jobs_below(tmp_path, recordings[:1])
+    check(segment_bags(jobs, work, LosingWorkers()), undisturbed[:1])
+    (again,) = segment_bags(jobs, work, LosingWorkers())
+    assert "--resume goes on with it" in str(again.problem)
+
+
+def test_a_run_that_was_killed_before_it_had_written_what_it_is_about_is_gone_on_with(
+    recordings: list[Path], work: Work, undisturbed: list[BagResult], tmp_path: Path
+) -> None:
+    jobs = jobs_below(tmp_path, recordings[:1])
+    jobs[0].parts.mkdir()
+    (jobs[0].parts / ".job.json.1-2").write_bytes(b"{")
+    check(segment_bags(jobs, replace(work, resume=True)), undisturbed[:1])
 
 
 @pytest.mark.parametrize("processes", [0, 1])
