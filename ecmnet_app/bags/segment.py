@@ -255,7 +255,9 @@ def _about(job: BagJob) -> dict[str, Any]:
 def _batches(bag: Bag, about: dict[str, Any], settings: BagSettings, parts: Sequence[int]) -> Iterator[_Batch]:
     """Everything in these parts, in the order of the bag; in its own thread."""
     topics = about["topics"]
-    infos = {f"{_camera(topic)}/camera_info": topic for topic in topics}
+    owners: dict[str, list[str]] = {}  # of each camera_info, for a camera may have several topics
+    for topic in topics:
+        owners.setdefault(f"{_camera(topic)}/camera_info", []).append(topic)
     for part in parts:
         batch = _Batch(part)
         for _, item in bag.items(*about["cuts"][part : part + 2]):
@@ -263,7 +265,8 @@ def _batches(bag: Bag, about: dict[str, Any], settings: BagSettings, parts: Sequ
                 batch.items.append(f"{about['identity']['files'][0][0]} {item.problem}")
                 continue
             channel = item.channel
-            if settings.merge or (channel.topic in infos and channel.kind == CAMERA_INFO):
+            owned = owners.get(channel.topic, []) if channel.kind == CAMERA_INFO else []
+            if settings.merge or owned:
                 try:
                     converted = as_cdr(item)
                 except ValueError as error:
@@ -271,8 +274,8 @@ def _batches(bag: Bag, about: dict[str, Any], settings: BagSettings, parts: Sequ
                 else:
                     if settings.merge:
                         batch.items.append(converted)
-                    if channel.topic in infos and channel.kind == CAMERA_INFO:
-                        own = channel_of(f"{infos[channel.topic]}/camera_info", CAMERA_INFO)
+                    for topic in owned:
+                        own = channel_of(f"{topic}/camera_info", CAMERA_INFO)
                         batch.items.append(converted._replace(channel=own))
             if channel.topic in topics and channel.kind in PICTURES:
                 try:

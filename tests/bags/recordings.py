@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +26,58 @@ def moving_blobs(height: int, width: int, seed: int) -> Paint:
     return lambda index: np.ascontiguousarray(np.roll(wide, -7 * index, axis=1)[:, :width])
 
 
+def header_of(time: int) -> Any:
+    """With the stamp in nanoseconds."""
+    types = STORE.types
+    stamp = types["builtin_interfaces/msg/Time"](sec=time // 10**9, nanosec=time % 10**9)
+    return types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")
+
+
+def image_of(pixels: NDArray[Any], time: int, encoding: str = "rgb8") -> Any:
+    """sensor_msgs/Image of pixels with shape (height, width, ...)."""
+    height, width = pixels.shape[:2]
+    data = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
+    return STORE.types["sensor_msgs/msg/Image"](
+        header=header_of(time),
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=len(data) // height,
+        data=data,
+    )
+
+
+def write_messages(path: Path, messages: Iterable[tuple[str, int, Any]], chunk_bytes: int = 200_000) -> Path:
+    """An MCAP file of messages with their topics and log times."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        writer = Writer(file, chunk_size=chunk_bytes, compression=CompressionType.ZSTD)
+        writer.start("ros2", "tests")
+        channels: dict[str, int] = {}
+        for topic, time, message in messages:
+            kind = message.__msgtype__
+            if topic not in channels:
+                definition = STORE.generate_msgdef(kind, ros_version=2)[0].encode()
+                channels[topic] = writer.register_channel(
+                    topic, "cdr", writer.register_schema(kind, "ros2msg", definition)
+                )
+            writer.add_message(channels[topic], time, bytes(STORE.serialize_cdr(message, kind)), time)
+        writer.finish()
+    return path
+
+
 def write_recording(
     path: Path, cameras: Mapping[str, tuple[Paint, Sequence[float]]], chunk_bytes: int = 200_000
 ) -> Path:
     """An MCAP file of one image topic for each camera, with its pictures and the seconds of their stamps."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind, types = "sensor_msgs/msg/Image", STORE.types
-    messages = sorted(
-        (seconds, topic, index) for topic, (_, times) in cameras.items() for index, seconds in enumerate(times)
+    times = sorted(
+        (EPOCH + round(second * 10**9), topic, index)
+        for topic, (_, seconds) in cameras.items()
+        for index, second in enumerate(seconds)
     )
-    with path.open("wb") as file:
-        writer = Writer(file, chunk_size=chunk_bytes, compression=CompressionType.ZSTD)
-        writer.start("ros2", "tests")
-        schema = writer.register_schema(kind, "ros2msg", STORE.generate_msgdef(kind, ros_version=2)[0].encode())
-        channels = {topic: writer.register_channel(topic, "cdr", schema) for topic in cameras}
-        for seconds, topic, index in messages:
-            time = EPOCH + round(seconds * 10**9)
-            stamp = types["builtin_interfaces/msg/Time"](sec=time // 10**9, nanosec=time % 10**9)
-            image = cameras[topic][0](index)
-            message = types[kind](
-                header=types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera"),
-                height=image.shape[0],
-                width=image.shape[1],
-                encoding="rgb8",
-                is_bigendian=0,
-                step=3 * image.shape[1],
-                data=image.reshape(-1),
-            )
-            writer.add_message(channels[topic], time, bytes(STORE.serialize_cdr(message, kind)), time)
-        writer.finish()
-    return path
+    rows = ((topic, time, image_of(cameras[topic][0](index), time)) for time, topic, index in times)
+    return write_messages(path, rows, chunk_bytes)
 
 
 def drive(path: Path, seconds: float = 12.0, seed: int = 0) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
-from recordings import EPOCH, STORE, drive, moving_blobs, write_recording
+from recordings import EPOCH, STORE, drive, header_of, image_of, moving_blobs, write_messages, write_recording
 from rosbags.rosbag1 import Writer as Rosbag1Writer
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
@@ -128,6 +128,27 @@ def test_parts_in_any_order_give_the_same_bytes(
     assert other.bag.read_bytes() == job.bag.read_bytes()
     assert other.frames.read_bytes() == job.frames.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["drive"]
+
+
+def test_every_topic_of_a_camera_gets_its_calibration(segmenter: Segmenter, tmp_path: Path) -> None:
+    types, rows = STORE.types, []
+    for index in range(3):
+        time = EPOCH + index * 10**8
+        region = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+        k, p = np.eye(3).ravel(), np.zeros(12)
+        info = types["sensor_msgs/msg/CameraInfo"](
+            header_of(time), 48, 64, "plumb_bob", np.zeros(5), k, k, p, 0, 0, region
+        )
+        rows.append(("/front/camera_info", time, info))
+        rows += [(topic, time, image_of(FRONT(index), time)) for topic in ("/front/image_raw", "/front/image_rect")]
+    job = BagJob(write_messages(tmp_path / "a.mcap", rows), tmp_path / "a")
+    segment_bag(job, BagSettings(), segmenter)
+    times = {topic: [] for topic in ("/front/image_raw/camera_info", "/front/image_rect/camera_info")}
+    for topic, message, time in messages_of(job.bag):
+        if topic in times:
+            assert (message.distortion_model, message.width) == ("plumb_bob", 64)
+            times[topic].append(time)
+    assert list(times.values()) == 2 * [[EPOCH, EPOCH + 10**8, EPOCH + 2 * 10**8]]
 
 
 MONTH = 30 * 86400.0
