@@ -7,6 +7,7 @@ with open_bag(Path("drive")) as bag:
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from ecmnet_app.bags.jobs import BAG_SUFFIXES
 from ecmnet_app.bags.mcap_file import McapFile
 from ecmnet_app.bags.rosbag1_file import Rosbag1File
 from ecmnet_app.bags.sqlite_file import SqliteFile
-from ecmnet_app.bags.storage import ZSTD_MAGIC, Damage, Message, Storage, in_order, zstd_stream
+from ecmnet_app.bags.storage import MAX_CHUNK, ZSTD_MAGIC, Damage, Message, Storage, in_order, inflate, zstd_stream
 from ecmnet_app.errors import BagError
 
 __all__ = ["Bag", "open_bag"]
@@ -42,17 +43,19 @@ class Bag:
     def __init__(self, path: Path) -> None:
         self._stack = ExitStack()
         try:
-            files = [(file, self._open(file)) for file in _files(path)]
+            paths, missing = _files(path)
+            files = [(file, self._open(file)) for file in paths]
         except BaseException:
             self._stack.close()
             raise
         self.channels = list(dict.fromkeys(channel for _, storage in files for channel in storage.channels))
         self.counts = sum((storage.counts for _, storage in files), Counter[str]())
         """Messages of each topic."""
-        self.accounted = all(storage.accounted for _, storage in files)
+        self.accounted = not missing and all(storage.accounted for _, storage in files)
         """Whether the files themselves say that these are the counts."""
-        self.problems = [f"{file} {damage.problem}" for file, storage in files for damage in storage.damage]
+        self.problems = [f"{file} is not there, though metadata.yaml names it" for file in missing]
         """Sentences on what was seen without reading the messages."""
+        self.problems += [f"{file} {damage.problem}" for file, storage in files for damage in storage.damage]
         self.blocks = [block for _, storage in files for block in storage.blocks]
         if not self.blocks:
             raise BagError(f"{path} holds no messages{self._why()}; record or copy it again")
@@ -61,8 +64,10 @@ class Bag:
         self.end = max(block.end for block in self.blocks)
 
     def items(self, start: int, stop: int) -> Iterator[tuple[int, Message | Damage]]:
-        """See `in_order`."""
-        return in_order(self.blocks, start, stop)
+        """See `in_order`; messages that rosbag2 has compressed one by one are as they were before."""
+        for due, item in in_order(self.blocks, start, stop):
+            packed = isinstance(item, Message) and item.data.startswith(ZSTD_MAGIC)  # no CDR begins so
+            yield due, item._replace(data=_inflated(item.data)) if packed else item
 
     def __enter__(self) -> Bag:
         return self
@@ -113,10 +118,14 @@ def open_bag(path: Path) -> Bag:
     return Bag(path)
 
 
-def _files(path: Path) -> list[Path]:
-    """The files of a bag, in order."""
+def _inflated(data: bytes) -> bytes:
+    return inflate(zstd_stream(io.BytesIO(data)), MAX_CHUNK)
+
+
+def _files(path: Path) -> tuple[list[Path], list[Path]]:
+    """The files of a bag, in order, and those that should be there too."""
     if not path.is_dir():
-        return [path]
+        return [path], []
     there = [file for file in sorted(path.iterdir()) if file.name.removesuffix(".zstd").endswith(BAG_SUFFIXES)]
     try:
         text = (path / "metadata.yaml").read_text("utf-8")
@@ -124,7 +133,9 @@ def _files(path: Path) -> list[Path]:
         listed = [path / Path(name).name for name in named]
     except (OSError, YAMLError, KeyError, TypeError, ValueError):  # a recorder that was killed has written none
         listed = there
-    files = [file for file in listed if file.exists()] or there
-    if not files:
-        raise BagError(f"{path} holds no bag files ({', '.join(BAG_SUFFIXES)}); give the folder or the file of a bag")
-    return files
+    files = [file for file in listed if file.exists()]
+    if files:
+        return files, [file for file in listed if file not in files]
+    if there:  # they were renamed
+        return there, []
+    raise BagError(f"{path} holds no bag files ({', '.join(BAG_SUFFIXES)}); give the folder or the file of a bag")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap.writer import Writer
-from recordings import drive, moving_blobs, write_recording
+from recordings import STORE, drive, moving_blobs, write_recording
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
+from rosbags.rosbag2 import Writer as RosbagWriter
 
 from ecmnet_app.bags import BagJob, BagSettings, prepare_bag
 from ecmnet_app.bags.reader import open_bag
@@ -109,6 +113,43 @@ def test_a_foreign_schema_is_no_picture(tiny_weights: Path, tmp_path: Path) -> N
     segmenter = Segmenter.from_pretrained(tiny_weights, "cpu", "eager")
     with pytest.raises(BagError, match="no topics of pictures, only /image"):
         prepare_bag(BagJob(path, tmp_path / "out"), BagSettings(), segmenter)
+
+
+def test_a_file_that_is_missing_of_a_split_recording_is_told(recording: Path, rows: list[Row], tmp_path: Path) -> None:
+    folder = tmp_path / "split"
+    folder.mkdir()
+    shutil.copy(recording, folder / "split_0.mcap")
+    names = ["split_0.mcap", "split_1.mcap"]
+    metadata = {"rosbag2_bagfile_information": {"relative_file_paths": names}}
+    (folder / "metadata.yaml").write_text(json.dumps(metadata))
+    found, problems = read(folder)
+    assert found == rows
+    assert problems == [f"{folder}/split_1.mcap is not there, though metadata.yaml names it"]
+    with open_bag(folder) as bag:
+        assert not bag.accounted  # for who knows what was in it
+    (folder / "split_0.mcap").rename(folder / "renamed.mcap")
+    assert read(folder) == (rows, [])
+
+
+@pytest.mark.parametrize("storage", [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
+@pytest.mark.parametrize("mode", [CompressionMode.MESSAGE, CompressionMode.FILE])
+def test_what_rosbag2_has_compressed(
+    storage: StoragePlugin, mode: CompressionMode, rows: list[Row], tmp_path: Path
+) -> None:
+    """By the writer of another library, and read with metadata.yaml and without."""
+    folder = tmp_path / "packed"
+    writer = RosbagWriter(folder, version=9, storage_plugin=storage)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        topics = dict.fromkeys(topic for topic, _, _ in rows)
+        connections = {
+            topic: writer.add_connection(topic, "sensor_msgs/msg/Image", typestore=STORE) for topic in topics
+        }
+        for topic, time, data in rows:
+            writer.write(connections[topic], time, data)
+    assert read(folder) == (rows, [])
+    (file,) = (path for path in folder.iterdir() if path.name != "metadata.yaml")
+    assert read(file) == (rows, [])
 
 
 def test_no_messages(tmp_path: Path) -> None:
