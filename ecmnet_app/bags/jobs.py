@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from ecmnet_app.errors import ConfigError
 
 __all__ = ["BAG_SUFFIXES", "BagJob", "BagSettings", "find_bags"]
 
@@ -15,7 +18,11 @@ BAG_SUFFIXES = (".mcap", ".db3", ".bag")
 
 @dataclass(frozen=True)
 class BagSettings:
-    """How bags are segmented."""
+    """How bags are segmented.
+
+    Raises:
+        ConfigError: threshold is not within 0 to 1.
+    """
 
     topics: tuple[str, ...] = ()
     """Image topics by name; those of cameras by default."""
@@ -29,6 +36,10 @@ class BagSettings:
     """Write the bag's own messages beside the answers."""
     batch: int = 1
     """Frames that are predicted at once."""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold must be 0 to 1, not {self.threshold}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,12 @@ class BagJob:
 def find_bags(inputs: Sequence[str], out: Path) -> tuple[list[BagJob], list[str]]:
     """Find the bags that files, folders and patterns name, each once, and a folder below `out` for each.
 
-    A folder with metadata.yaml is one bag; of any other, all the bags in it are taken.
+    A folder with metadata.yaml is one bag; of any other, all the bags in it are taken. What an earlier run has left is
+    none, but where it is named itself.
+
+    Args:
+        inputs: files, folders and patterns.
+        out: folder of all answers.
 
     Returns:
         The jobs, and a message for each input that names nothing.
@@ -75,10 +91,10 @@ def find_bags(inputs: Sequence[str], out: Path) -> tuple[list[BagJob], list[str]
     for text in inputs:
         path = Path(text)
         if path.exists() or not glob.has_magic(text):
-            paths = _bags_in(path)
+            paths = [path] if _is_bag(path) else _bags_in(path)
         else:
-            paths = [bag for match in sorted(glob.glob(text, recursive=True)) for bag in _bags_in(Path(match))]
-        paths = [bag for bag in paths if out.resolve() not in bag.resolve().parents]
+            matches = map(Path, sorted(glob.glob(text, recursive=True)))
+            paths = [bag for match in matches for bag in (_new([match]) if _is_bag(match) else _bags_in(match))]
         if not paths:
             problems.append(f"{text} holds no bags ({', '.join(BAG_SUFFIXES)}); name a bag, a folder or a pattern")
         for bag in paths:
@@ -86,25 +102,34 @@ def find_bags(inputs: Sequence[str], out: Path) -> tuple[list[BagJob], list[str]
     jobs: list[BagJob] = []
     taken: set[str] = set()
     for bag in found.values():
-        name = bag.name if bag.is_dir() else bag.name.removesuffix(".zstd").rpartition(".")[0] or bag.name
-        while name in taken:
+        name = os.path.basename(os.path.abspath(bag))  # of "." too
+        if not bag.is_dir():
+            name = name.removesuffix(".zstd").rpartition(".")[0] or name
+        while name in taken or (out / name).resolve() in found:
             name += "_"
         taken.add(name)
         jobs.append(BagJob(bag, out / name))
     return jobs, problems
 
 
-def _bags_in(path: Path) -> list[Path]:
-    """One that is named itself, whatever its name, or those in a folder."""
-    if not path.is_dir() or (path / "metadata.yaml").exists():
-        return [path]
-    return [
+def _is_bag(path: Path) -> bool:
+    """Whether it is meant as one, whatever its name."""
+    return not path.is_dir() or (path / "metadata.yaml").exists()
+
+
+def _bags_in(folder: Path) -> list[Path]:
+    return _new(
         bag
-        for bag in sorted(path.rglob("*"))
+        for bag in sorted(folder.rglob("*"))
         if (bag.is_dir() and (bag / "metadata.yaml").exists())
         or (
             bag.name.removesuffix(".zstd").endswith(BAG_SUFFIXES)
             and bag.is_file()
             and not (bag.parent / "metadata.yaml").exists()
         )
-    ]
+    )
+
+
+def _new(bags: Iterable[Path]) -> list[Path]:
+    """Without answers and parts of this program: these have a job.json beside them."""
+    return [bag for bag in bags if not ((bag if bag.is_dir() else bag.parent) / "job.json").exists()]

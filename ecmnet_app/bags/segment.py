@@ -385,8 +385,8 @@ def assemble_bag(job: BagJob) -> BagSummary:
         with _writing(job.out):
             shutil.rmtree(passing, ignore_errors=True)
             passing.mkdir(parents=True)
-            summary = _assemble(job, about, passing)
             shutil.copy(job.parts / "job.json", passing)
+            summary = _assemble(job, about, passing)
             write_atomically(
                 passing / job.record.name, (json.dumps(summary.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
             )

@@ -317,3 +317,35 @@ def test_bags_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert len(problems) == 1
     assert "none/*.mcap" in problems[0]
     assert json.dumps(problems)
+
+
+def found(inputs: list[str], out: str) -> dict[str, str]:
+    """Bags and where their answers go."""
+    jobs, _ = find_bags(inputs, Path(out))
+    return {str(job.source): str(job.out) for job in jobs}
+
+
+def test_a_bag_is_named_by_its_folder_wherever_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one" / "deep").mkdir(parents=True)
+    (tmp_path / "one" / "metadata.yaml").write_text("")
+    monkeypatch.chdir(tmp_path / "one")
+    assert found(["."], "masks") == {".": "masks/one"}
+    assert found(["."], "..") == {".": "../one_"}  # for ../one is the bag
+    monkeypatch.chdir(tmp_path / "one" / "deep")
+    assert found([".."], "masks") == {"..": "masks/one"}
+
+
+def test_answers_are_no_bags_but_recordings_beside_them_are(
+    recording: Path, segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("drives").mkdir()
+    shutil.copy(recording, "drives/a.mcap")
+    for name in ("a", "half"):
+        prepare_bag(BagJob(Path("drives/a.mcap"), Path("drives") / name), BagSettings(), segmenter)
+    segment_parts(BagJob(Path("drives/a.mcap"), Path("drives/half")), BagSettings(), segmenter, 0, 1)
+    segment_bag(BagJob(Path("drives/a.mcap"), Path("drives/a")), BagSettings(), segmenter, resume=True)
+    for out in ("drives", ".", "elsewhere"):
+        for inputs in (["drives"], ["drives/**/*.mcap"], ["drives/*"]):
+            assert found(inputs, out) == {"drives/a.mcap": f"{out}/a".removeprefix("./")}
+    assert found(["drives/a"], "drives") == {"drives/a": "drives/a_"}  # it is asked for
