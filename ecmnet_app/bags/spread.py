@@ -43,7 +43,11 @@ SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done with every bag."""
+    """What is to be done with every bag.
+
+    Raises:
+        ConfigError: opacity is not within 0 to 1.
+    """
 
     network: Network
     settings: BagSettings
@@ -55,6 +59,10 @@ class Work:
     thumbnails: int = 0
     """Pictures of each topic for a report; 0 for no report."""
     version: str = ecmnet_app.__version__
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.opacity <= 1:
+            raise ConfigError(f"opacity must be 0 to 1, not {self.opacity}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ecmnet_app.cli.arguments import DONE, FILES_FAILED, Commands, add_command, add_model_arguments
+from ecmnet_app.cli.arguments import DONE, FAILED, FILES_FAILED, Commands, add_command, add_model_arguments
 from ecmnet_app.errors import EcmnetError
 
 
@@ -66,9 +66,11 @@ def run(args: argparse.Namespace) -> int:
     jobs, problems = find_bags(args.inputs, args.out)
     for problem in problems:
         print(f"ecmnet: {problem}", file=sys.stderr)
+    if not jobs:
+        return FAILED
     if args.list:
-        listed = [_list_bag(job.source) for job in jobs]
-        return DONE if all(listed) and not problems else FILES_FAILED
+        codes = {_list_bag(job.source) for job in jobs} | ({FAILED} if problems else set())
+        return codes.pop() if len(codes) == 1 else FILES_FAILED
     weights = load_weights(args.weights)
     settings = BagSettings(tuple(args.topic), args.resolution, args.threshold, args.confidence, args.merge)
     network = Network(args.weights, args.device, args.engine, args.threads)
@@ -85,27 +87,29 @@ def run(args: argparse.Namespace) -> int:
     for result in results:
         for sentence in [result.problem] if result.summary is None else result.summary.problems:
             print(f"ecmnet: {sentence}", file=sys.stderr)
-    if args.report and jobs:
+    if args.report:
         bags = [result.digest or FailedBag(str(result.job.source), str(result.problem)) for result in results]
         write_report(args.out / "report.html", bags, weights.label_set, weights.name)
     done = [result.summary for result in results if result.summary is not None]
     failed = len(jobs) + len(problems) - len(done)
     frames = sum(summary.frames for summary in done)
     print(f"{len(done)} segmented to {args.out}, {frames:,} frames" + (f"; {failed} failed" if failed else ""))
+    if not done:
+        return FAILED
     return FILES_FAILED if failed or any(summary.problems for summary in done) else DONE
 
 
-def _list_bag(path: Path) -> bool:
-    """Print what is in a bag; whether it is whole."""
+def _list_bag(path: Path) -> int:
+    """Print what is in a bag; the exit code of that."""
     from ecmnet_app.bags.listing import list_topics
     from ecmnet_app.bags.reader import open_bag
 
     try:
         with open_bag(path) as bag:
             print(f"{path}: {list_topics(bag)}")
-            problems = bag.problems
+            for problem in bag.problems:
+                print(f"ecmnet: {problem}", file=sys.stderr)
+            return FILES_FAILED if bag.problems else DONE
     except EcmnetError as error:
-        problems = [str(error)]
-    for problem in problems:
-        print(f"ecmnet: {problem}", file=sys.stderr)
-    return not problems
+        print(f"ecmnet: {error}", file=sys.stderr)
+        return FAILED

@@ -37,7 +37,7 @@ def test_bags_that_fail_or_are_damaged_are_told_and_the_rest_is_done(
     assert (out / "a" / "front_image_raw_overlay.mp4").exists()
     assert main([*arguments, "--resume", "--report"]) == 1  # the damage is still there
     assert "cut.mcap has no end" in capsys.readouterr().err
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "--resume goes on" in capsys.readouterr().err
 
 
@@ -65,6 +65,20 @@ def test_what_is_in_a_bag_is_listed_and_nothing_segmented(tmp_path: Path, capsys
     assert "bad.mcap" in told.err
 
 
+def test_where_nothing_can_be_done_the_exit_code_is_2(
+    tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.mcap"
+    bad.write_bytes(b"no bag")
+    out = ["--out", str(tmp_path / "out"), "--weights", str(tiny_weights), "--device", "cpu"]
+    assert main(["bag", str(tmp_path / "nothing*"), *out]) == 2
+    assert "nothing* holds no bags" in capsys.readouterr().err
+    for more in ([], ["--list"], ["--report"]):
+        assert main(["bag", str(bad), *out, *more]) == 2
+        assert "bad.mcap is not an MCAP file" in capsys.readouterr().err
+    assert "bad.mcap is not an MCAP file" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
 def test_settings_that_cannot_be_are_told(
     tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,7 +88,11 @@ def test_settings_that_cannot_be_are_told(
     assert "--jobs must be at least 1" in capsys.readouterr().err
     assert main([*arguments, "--jobs", "2", "--ray", "auto"]) == 2
     assert "take one of them" in capsys.readouterr().err
-    assert main([*arguments, "--topic", "/none"]) == 1
+    for option, value in (("--opacity", "7"), ("--threshold", "1.5"), ("--threshold", "nan")):
+        assert main([*arguments, "--video", option, value]) == 2
+        assert f"{option[2:]} must be 0 to 1, not {float(value)}" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    assert main([*arguments, "--topic", "/none"]) == 2
     assert "it has some in /front/image_raw, /rear/image_raw" in capsys.readouterr().err
 
 
