@@ -142,7 +142,7 @@ def columns_of(table: FrameTable, gaps_after: set[int], most: int = COLUMNS) -> 
 
     Args:
         table: at least one frame.
-        gaps_after: stamps that a gap follows.
+        gaps_after: times of the table that a gap follows.
         most: columns, where gaps do not make more.
     """
     runs = list(_runs(table, gaps_after, most))
@@ -171,7 +171,7 @@ def columns_of(table: FrameTable, gaps_after: set[int], most: int = COLUMNS) -> 
 def _runs(table: FrameTable, gaps_after: set[int], most: int) -> Iterator[tuple[int, int, int]]:
     """First frame, the one behind the last, and segment of each run."""
     length = -(-len(table) // most)
-    cuts = np.flatnonzero(np.isin(table.stamps[:-1], list(gaps_after))) + 1
+    cuts = np.flatnonzero(np.isin(table.times[:-1], list(gaps_after))) + 1
     edges = [0, *cuts.tolist(), len(table)]
     for segment, (first, end) in enumerate(pairwise(edges)):
         for start in range(first, end, length):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ecmnet_app.errors import BagError
 
-__all__ = ["FrameTable", "read_frames"]
+__all__ = ["FrameTable", "read_frames", "times_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +36,20 @@ class FrameTable:
 
     @property
     def times(self) -> NDArray[np.int64]:
-        """When each frame is: its stamp, or where stamps do not go forward from frame to frame, its log time."""
-        return self.stamps if bool((np.diff(self.stamps) > 0).all()) else self.log_times
+        """See `times_of`."""
+        return times_of(self.stamps, self.log_times)
+
+
+def times_of(stamps: NDArray[np.int64], log_times: NDArray[np.int64]) -> NDArray[np.int64]:
+    """When each of a topic's frames is: its stamp, or where stamps do not go forward from frame to frame, its log time.
+
+    Args:
+        stamps, log_times: nanoseconds, in the order of the bag. Shape: (N,).
+
+    Returns:
+        One of them as it is.
+    """
+    return stamps if bool((np.diff(stamps) > 0).all()) else log_times
 
 
 def read_frames(path: Path) -> Mapping[str, FrameTable]:

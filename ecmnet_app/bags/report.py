@@ -193,15 +193,15 @@ def _topic(topic: TopicDigest, classes: _Classes) -> Iterator[str]:
         top = _round_up(float(rates.max()))
         text = f"Pictures a second over time, between {rates.min():.3g} and {rates.max():.3g}."
         chart = band_chart(columns, topic.seconds, columns.rates, top, text)
-        yield _chart("Pictures a second, by their stamps", chart, (f"{top:g}", "0"), topic.seconds)
+        yield _chart("Pictures a second", chart, (f"{top:g}", "0"), topic.seconds)
     if summary.gaps:
         gaps = [
             f"<tr><td>{_clock((gap.after_ns - topic.start_ns) / 1e9)}</td><td>{gap.seconds:.3f} s</td></tr>"
             for gap in summary.gaps
         ]
-        table = _table(("after", "without a picture for"), gaps, "Gaps between stamps")
+        table = _table(("after", "without a picture for"), gaps, "Gaps between pictures")
         shown = " open" if len(gaps) <= ROWS else ""
-        yield f"<details{shown}><summary>{_count(len(gaps), 'gap')} between stamps</summary>{table}</details>"
+        yield f"<details{shown}><summary>{_count(len(gaps), 'gap')} between pictures</summary>{table}</details>"
     yield f'<div class="thumbnails">{"".join(_thumbnail(one, classes) for one in topic.thumbnails)}</div>'
     rows = [_row(columns, some, topic.areas > 0) for some in np.array_split(np.arange(len(columns.frames)), ROWS)]
     names = [name for name, area in zip(classes.names, topic.areas, strict=True) if area > 0]

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ecmnet_app
+from ecmnet_app.bags.frames import times_of
 from ecmnet_app.bags.jobs import BagJob, BagSettings
 from ecmnet_app.bags.messages import (
     CAMERA_INFO,
@@ -417,7 +419,7 @@ def _assemble(job: BagJob, about: dict[str, Any], folder: Path) -> BagSummary:
                 raise BagError(f"{path} is missing; segment the bag again with --resume")
             note = read_note(path)
             for topic, log_time, stamp, confidence, *shares in note.frames:
-                stats[str(topic)].add(int(stamp), float(confidence), [float(share) for share in shares])
+                stats[str(topic)].add(int(log_time), int(stamp), float(confidence), [float(share) for share in shares])
                 rows.writerow([topic, log_time, stamp, *(f"{value:.6f}" for value in (confidence, *shares))])
             for topic, reasons in note.skipped.items():
                 stats[topic].skipped.update(reasons)
@@ -439,13 +441,14 @@ class _Stats:
     """Of one topic."""
 
     def __init__(self) -> None:
-        self.stamps: list[int] = []
+        self.stamps, self.log_times = array("q"), array("q")
         self.skipped: Counter[str] = Counter()
         self._confidence = 0.0
         self._areas: NDArray[np.float64] | None = None
 
-    def add(self, stamp: int, confidence: float, shares: list[float]) -> None:
+    def add(self, log_time: int, stamp: int, confidence: float, shares: list[float]) -> None:
         """A frame."""
+        self.log_times.append(log_time)
         self.stamps.append(stamp)
         self._confidence += confidence
         self._areas = np.array(shares) if self._areas is None else self._areas + shares
@@ -461,12 +464,13 @@ class _Stats:
         result.first_stamp_ns, result.last_stamp_ns = self.stamps[0], self.stamps[-1]
         result.areas = dict(zip(names, (self._areas / number).tolist(), strict=True))
         result.confidence = self._confidence / number
-        steps = np.diff(np.array(self.stamps, np.int64)).astype(np.float64)
+        times = times_of(np.array(self.stamps), np.array(self.log_times))
+        steps = np.diff(times).astype(np.float64)
         median = float(np.median(steps)) if len(steps) else 0.0
         if median > 0:
             result.rate = 1e9 / median
             wide = np.flatnonzero(steps > GAP * median).tolist()
-            result.gaps = [Gap(self.stamps[index], float(steps[index]) / 1e9) for index in wide]
+            result.gaps = [Gap(int(times[index]), float(steps[index]) / 1e9) for index in wide]
         return result
 
 

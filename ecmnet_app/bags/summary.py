@@ -13,7 +13,7 @@ class Gap:
     """A stretch of a topic without pictures."""
 
     after_ns: int
-    """Stamp of the last picture before it."""
+    """When the last picture before it is, see `times_of`."""
     seconds: float
 
 
@@ -29,7 +29,7 @@ class TopicSummary:
     first_stamp_ns: int | None = None
     last_stamp_ns: int | None = None
     rate: float | None = None
-    """Pictures a second, by the median step between stamps."""
+    """Pictures a second, by the median step from one to the next, see `times_of`."""
     gaps: list[Gap] = field(default_factory=list)
     """Steps of more than 2.5 medians."""
     skipped: dict[str, int] = field(default_factory=dict)

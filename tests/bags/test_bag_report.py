@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recordings import drive, masks_of, write_recording
+from recordings import EPOCH, drive, image_of, masks_of, moving_blobs, write_messages, write_recording
 from serving import chromium, why_no_chromium
 
 from ecmnet_app.bags import BagJob, BagSettings, BagSummary, Gap, segment_bag
@@ -210,6 +210,26 @@ def test_several_bags_are_one_page(browser: Any, digest: BagDigest, segmenter: S
     assert page.url.endswith("#bag-2")
 
 
+def test_stamps_of_another_clock_that_stand_still_are_no_times(segmenter: Segmenter, tmp_path: Path) -> None:
+    blob = moving_blobs(48, 64, 0)
+    seconds = [0.0, 0.1, 0.2, 0.3, 1.3, 1.4]
+    stamps = [1.0, 1.1, 1.1, 1.2, 1.3, 1.4]  # since the camera was switched on, one of them twice
+    rows = [
+        ("/camera", EPOCH + round(second * SECOND), image_of(blob(index), round(stamps[index] * SECOND)))
+        for index, second in enumerate(seconds)
+    ]
+    job = BagJob(write_messages(tmp_path / "a.mcap", rows), tmp_path / "a")
+    summary = segment_bag(job, BagSettings(), segmenter)
+    assert summary.topics[0].gaps == [Gap(EPOCH + 3 * SECOND // 10, 1.0)]
+    assert summary.topics[0].rate == pytest.approx(10)
+    digest = digest_bag(job, summary, segmenter.label_set)
+    assert digest.topics[0].columns.segments[-1] == 1
+    write_report(tmp_path / "report.html", [digest], segmenter.label_set, "tiny")
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert "stamps do not go forward" in text
+    assert "<tr><td>0:00.3</td><td>1.000 s</td></tr>" in text
+
+
 def test_what_is_missing_is_told(digest: BagDigest, segmenter: Segmenter, tmp_path: Path) -> None:
     first, second = digest.summary.topics
     summary = BagSummary.from_dict(digest.summary.to_dict())
@@ -228,7 +248,7 @@ def test_what_is_missing_is_told(digest: BagDigest, segmenter: Segmenter, tmp_pa
     ):
         assert words in text
     assert first.gaps == [Gap(first.gaps[0].after_ns, pytest.approx(1.6))]
-    assert "1 gap between stamps" in text
+    assert "1 gap between pictures" in text
     assert "1.600 s" in text
     assert not second.gaps
 
