@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mcap.writer import CompressionType, Writer
 
@@ -19,7 +19,7 @@ from ecmnet_app.bags.storage import Channel, Message
 from ecmnet_app.errors import BagError
 from ecmnet_app.media.files import write_atomically
 
-__all__ = ["MessageWriter", "PartNote", "part_path", "read_messages", "read_note", "write_note"]
+__all__ = ["MessageWriter", "PartNote", "part_path", "read_messages", "read_note", "read_record", "write_note"]
 
 CHUNK_BYTES = 1 << 20
 
@@ -42,14 +42,37 @@ def part_path(folder: Path, number: int) -> Path:
 
 
 def write_note(path: Path, note: PartNote) -> None:
-    """Of the part at `path`."""
+    """Of the part at `path`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     values = {"frames": note.frames, "skipped": note.skipped, "problems": note.problems}
     write_atomically(path.with_suffix(".json"), json.dumps(values).encode())
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON object that a run has left.
+
+    Raises:
+        BagError: it cannot be read, or is damaged.
+    """
+    try:
+        values: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BagError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # empty most likely, after a loss of power
+        raise BagError(f"{path} is damaged; remove {path.parent}, and segment the bag again") from error
+    return values
+
+
 def read_note(path: Path) -> PartNote:
-    """Of the part at `path`."""
-    values = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    """Of the part at `path`.
+
+    Raises:
+        BagError: see `read_record`.
+    """
+    values = read_record(path.with_suffix(".json"))
     skipped = {topic: Counter(reasons) for topic, reasons in values["skipped"].items()}
     return PartNote(values["frames"], skipped, values["problems"])
 

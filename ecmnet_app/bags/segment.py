@@ -34,7 +34,7 @@ from ecmnet_app.bags.messages import (
     picture_of,
     stamp_of,
 )
-from ecmnet_app.bags.parts import MessageWriter, PartNote, part_path, read_messages, read_note, write_note
+from ecmnet_app.bags.parts import MessageWriter, PartNote, part_path, read_messages, read_note, read_record, write_note
 from ecmnet_app.bags.reader import Bag, open_bag
 from ecmnet_app.bags.storage import Damage, Message
 from ecmnet_app.bags.summary import BagSummary, Gap, TopicSummary
@@ -95,7 +95,8 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
         resume: go on with what an earlier run left; without, it is an error that there is something.
 
     Raises:
-        BagError: the bag cannot be read at all, holds no pictures, or the answers cannot be written.
+        BagError: the bag cannot be read at all, holds no pictures, the answers cannot be written, or what an earlier
+            run has left is damaged.
         ConfigError: a chosen topic is not in the bag, or there are answers or parts already.
     """
     if not resume:
@@ -104,7 +105,7 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
     identity = _identity(job, settings, segmenter)
     for folder in _left(job):
         left = folder / "job.json"
-        if not left.exists() or json.loads(left.read_text("utf-8"))["identity"] != identity:
+        if not left.exists() or read_record(left)["identity"] != identity:
             raise ConfigError(f"{folder} is of another bag, weights or settings; remove it, or take another --out")
     if job.out.exists():
         summary = read_summary(job)
@@ -247,11 +248,9 @@ def segment_parts(
 
 
 def _about(job: BagJob) -> dict[str, Any]:
-    try:
-        about: dict[str, Any] = json.loads((job.parts / "job.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise BagError(f"{job.parts} is not there or damaged; every machine must see it under this path") from error
-    return about
+    if not job.parts.exists():
+        raise BagError(f"{job.parts} is not there; every machine must see it under this path")
+    return read_record(job.parts / "job.json")
 
 
 def _batches(bag: Bag, about: dict[str, Any], settings: BagSettings, parts: Sequence[int]) -> Iterator[_Batch]:
@@ -509,8 +508,12 @@ def _write_metadata(path: Path, job: BagJob, about: dict[str, Any], counts: dict
 
 
 def read_summary(job: BagJob) -> BagSummary:
-    """What `assemble_bag` has returned, of a bag that is there."""
-    return BagSummary.from_dict(json.loads(job.record.read_text("utf-8")))
+    """What `assemble_bag` has returned, of a bag that is there.
+
+    Raises:
+        BagError: it cannot be read, or is damaged.
+    """
+    return BagSummary.from_dict(read_record(job.record))
 
 
 def segment_bag(
@@ -520,7 +523,20 @@ def segment_bag(
     resume: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> BagSummary:
-    """All of it in this process."""
+    """All of it in this process.
+
+    Args:
+        job, settings, segmenter, resume: see `prepare_bag`.
+        progress: see `segment_parts`.
+
+    Returns:
+        What became of it; of a bag that is done already, what had.
+
+    Raises:
+        BagError: the bag cannot be read at all, or the answers cannot be written.
+        ConfigError: see `prepare_bag`.
+        DeviceError: see `Segmenter.predict`.
+    """
     plan = prepare_bag(job, settings, segmenter, resume)
     if plan.complete:
         return read_summary(job)

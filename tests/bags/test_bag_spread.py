@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 from recordings import drive, masks_of
 
-from ecmnet_app.bags import BagJob, BagSettings
+from ecmnet_app.bags import BagJob, BagSettings, prepare_bag, segment_parts
 from ecmnet_app.bags.frames import read_frames
 from ecmnet_app.bags.report import write_report
 from ecmnet_app.bags.spread import BagResult, Work, segment_bags
 from ecmnet_app.bags.workers import LocalWorkers, Network
+from ecmnet_app.core import Segmenter
 from ecmnet_app.core.labels import CAMVID
 from ecmnet_app.errors import BagError, ConfigError, EcmnetError
 
@@ -171,6 +172,22 @@ def test_a_run_that_was_killed_before_it_had_written_what_it_is_about_is_gone_on
     jobs[0].parts.mkdir()
     (jobs[0].parts / ".job.json.1-2").write_bytes(b"{")
     check(segment_bags(jobs, replace(work, resume=True)), undisturbed[:1])
+
+
+@pytest.mark.parametrize("name", ["job.json", "000000.json"])
+def test_what_a_loss_of_power_has_emptied_fails_its_bag_alone(
+    recordings: list[Path], work: Work, undisturbed: list[BagResult], tmp_path: Path, name: str
+) -> None:
+    jobs = jobs_below(tmp_path, recordings)
+    segmenter = Segmenter.from_pretrained(work.network.weights, "cpu", "eager", 1)
+    prepare_bag(jobs[0], work.settings, segmenter)
+    segment_parts(jobs[0], work.settings, segmenter, 0, 1)
+    (jobs[0].parts / name).write_bytes(b"")
+    failed, done = segment_bags(jobs, replace(work, resume=True))
+    assert (
+        str(failed.problem) == f"{jobs[0].parts / name} is damaged; remove {jobs[0].parts}, and segment the bag again"
+    )
+    check([done], undisturbed[1:])
 
 
 @pytest.mark.parametrize("processes", [0, 1])
