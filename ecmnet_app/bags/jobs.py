@@ -25,7 +25,7 @@ class BagSettings:
     """
 
     topics: tuple[str, ...] = ()
-    """Image topics by name; those of cameras by default."""
+    """Image topics by name; those of cameras by default, see `choose_topics`."""
     resolution: int | None = None
     """See `Segmenter.predict`."""
     threshold: float | None = None

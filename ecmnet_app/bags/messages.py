@@ -24,6 +24,7 @@ __all__ = [
     "PICTURES",
     "as_cdr",
     "channel_of",
+    "encoding_of",
     "gray_image",
     "label_info",
     "labels_of",
@@ -95,6 +96,17 @@ def _parsed(message: Message) -> Any:
         return _store().deserialize_cdr(as_cdr(message).data, message.channel.kind)
     except Exception as error:  # whatever the library meets in bytes that are not of the type
         raise ImageError("the message is damaged: its bytes are not those of its type") from error
+
+
+def encoding_of(message: Message) -> str:
+    """How a message of `PICTURES` says that its pixels are, or were before they were compressed: rgb8, 16UC1 or so.
+
+    Raises:
+        ImageError: the message is damaged.
+    """
+    parsed = _parsed(message)
+    encoding: str = parsed.encoding if message.channel.kind == IMAGE else parsed.format.partition(";")[0].strip()
+    return encoding
 
 
 def picture_of(message: Message) -> tuple[Any, NDArray[np.uint8]]:

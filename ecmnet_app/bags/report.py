@@ -154,6 +154,8 @@ def _bag(bag: BagDigest | FailedBag, classes: _Classes, alone: bool) -> Iterator
             ("skipped", f"{summary.skipped:,}"),
             ("lost", f"{_lost(bag):,}"),
         )
+    for sentence in summary.left_out:
+        yield f'<p class="quiet">{escape(sentence)}.</p>'
     digests = {topic.summary.topic: topic for topic in bag.topics}
     for topic in summary.topics:
         yield f'<article class="topic"><h3>{escape(topic.topic)}</h3>'

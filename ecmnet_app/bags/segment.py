@@ -38,6 +38,7 @@ from ecmnet_app.bags.parts import MessageWriter, PartNote, part_path, read_messa
 from ecmnet_app.bags.reader import Bag, open_bag
 from ecmnet_app.bags.storage import Damage, Message
 from ecmnet_app.bags.summary import BagSummary, Gap, TopicSummary
+from ecmnet_app.bags.topics import choose_topics
 from ecmnet_app.core import Segmentation, Segmenter
 from ecmnet_app.core.labels import UNLABELLED_NAME
 from ecmnet_app.errors import BagError, ConfigError, ImageError
@@ -95,8 +96,8 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
         resume: go on with what an earlier run left; without, it is an error that there is something.
 
     Raises:
-        BagError: the bag cannot be read at all, holds no pictures, the answers cannot be written, or what an earlier
-            run has left is damaged.
+        BagError: the bag cannot be read at all, or holds no pictures of cameras; the answers cannot be written, or
+            what an earlier run has left is damaged.
         ConfigError: a chosen topic is not in the bag, or there are answers or parts already.
     """
     if not resume:
@@ -111,13 +112,14 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
         summary = read_summary(job)
         return BagPlan(0, summary.frames, summary.frames, complete=True)
     with open_bag(job.source) as bag:
-        kinds = _topics(job, bag, settings)
+        choice = choose_topics(job.source, bag, settings.topics)
         cuts = _cuts(bag)
-        plan = BagPlan(len(cuts) - 1, sum(bag.counts[topic] for topic in kinds), 0)
+        plan = BagPlan(len(cuts) - 1, sum(bag.counts[topic] for topic in choice.kinds), 0)
         about = {
             "identity": identity,
-            "topics": kinds,
-            "counts": {topic: bag.counts[topic] for topic in kinds} if bag.accounted else {},
+            "topics": choice.kinds,
+            "left_out": choice.left_out,
+            "counts": {topic: bag.counts[topic] for topic in choice.kinds} if bag.accounted else {},
             "start": bag.start,
             "end": bag.end,
             "cuts": cuts,
@@ -154,21 +156,6 @@ def _identity(job: BagJob, settings: BagSettings, segmenter: Segmenter) -> dict[
         "settings": json.loads(json.dumps(asdict(settings))),
         "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
     }
-
-
-def _topics(job: BagJob, bag: Bag, settings: BagSettings) -> dict[str, str]:
-    """Chosen topics and their types."""
-    there = {channel.topic: channel.kind for channel in bag.channels if channel.kind in PICTURES}
-    if not there:
-        raise BagError(f"{job.source} has no topics of pictures, only {_listed(c.topic for c in bag.channels)}")
-    unknown = [topic for topic in settings.topics if topic not in there]
-    if unknown:
-        raise ConfigError(f"{job.source} has no pictures in {_listed(unknown)}; it has some in {_listed(there)}")
-    return {topic: there[topic] for topic in sorted(settings.topics or there)}
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(sorted(names)) or "none"
 
 
 @contextmanager
@@ -432,7 +419,14 @@ def _assemble(job: BagJob, about: dict[str, Any], folder: Path) -> BagSummary:
         for topic, kind in about["topics"].items()
     ]
     return BagSummary(
-        str(job.source), str(job.out), about["start"], about["end"], topics, problems, sum(counts.values())
+        str(job.source),
+        str(job.out),
+        about["start"],
+        about["end"],
+        topics,
+        problems,
+        sum(counts.values()),
+        about["left_out"],
     )
 
 

@@ -56,6 +56,8 @@ class BagSummary:
     """Sentences on what could not be read; the exit code is 1 where there is one."""
     messages: int = 0
     """Messages written, originals too."""
+    left_out: list[str] = field(default_factory=list)
+    """Sentences on the image topics that were not segmented, as they are no camera's."""
 
     @property
     def frames(self) -> int:

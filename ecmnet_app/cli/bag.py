@@ -37,7 +37,9 @@ def add_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         "NAME/frames.csv, a row for each picture; and NAME/summary.json",
     )
     parser.add_argument("--list", action="store_true", help="say what topics the bags have, and segment nothing")
-    parser.add_argument("--topic", action="append", default=[], metavar="NAME", help="an image topic; all by default")
+    parser.add_argument(
+        "--topic", action="append", default=[], metavar="NAME", help="an image topic; all of cameras by default"
+    )
     parser.add_argument("--confidence", action="store_true", help="write each picture's confidence too")
     parser.add_argument("--merge", action="store_true", help="write the bag's own messages beside the answers")
     parser.add_argument("--resume", action="store_true", help="go on with what an interrupted run has left")
@@ -85,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
 
         results = segment_bags(jobs, work, workers, show)
     for result in results:
-        for sentence in [result.problem] if result.summary is None else result.summary.problems:
+        summary = result.summary
+        for sentence in [result.problem] if summary is None else [*summary.problems, *summary.left_out]:
             print(f"ecmnet: {sentence}", file=sys.stderr)
     if args.report:
         bags = [result.digest or FailedBag(str(result.job.source), str(result.problem)) for result in results]

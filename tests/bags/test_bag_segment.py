@@ -32,6 +32,7 @@ from ecmnet_app.bags import (
 )
 from ecmnet_app.core import Segmenter
 from ecmnet_app.errors import BagError, ConfigError
+from ecmnet_app.media.images import encode_image
 
 STREET = Path(__file__).parents[2] / "assets" / "street.mcap"
 FRONT, REAR = moving_blobs(48, 64, 0), moving_blobs(40, 56, 1)
@@ -128,6 +129,44 @@ def test_parts_in_any_order_give_the_same_bytes(
     assert other.bag.read_bytes() == job.bag.read_bytes()
     assert other.frames.read_bytes() == job.frames.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["drive"]
+
+
+def compressed_of(data: bytes, time: int, form: str) -> Any:
+    return STORE.types["sensor_msgs/msg/CompressedImage"](header_of(time), form, np.frombuffer(data, np.uint8))
+
+
+def test_of_all_pictures_those_of_cameras_are_segmented(segmenter: Segmenter, tmp_path: Path) -> None:
+    jpeg, grey = encode_image(FRONT(0), "a.jpg"), np.zeros((48, 64), np.uint8)
+    depth = np.zeros((48, 64), np.uint16)
+    pictures = {
+        "/front/image_raw": image_of(FRONT(0), EPOCH),
+        "/front/image_raw/compressed": compressed_of(jpeg, EPOCH, "rgb8; jpeg compressed bgr8"),
+        "/front/image_rect": image_of(FRONT(0), EPOCH),
+        "/infra/image_raw": image_of(grey, EPOCH, "mono8"),
+        "/rear/image_raw/compressed": compressed_of(jpeg, EPOCH, "jpeg"),
+        "/side/image_raw": image_of(grey, EPOCH, "bayer_rggb8"),
+        "/strange": image_of(grey, EPOCH, "foo8"),
+        "/d/image": image_of(depth, EPOCH, "16UC1"),
+        "/d/image/compressed": compressed_of(b"png", EPOCH, "16UC1; png compressed "),
+        "/d/image/compressedDepth": compressed_of(b"png", EPOCH, "16UC1; compressedDepth png"),
+        "/d/meters": image_of(depth.astype(np.float32), EPOCH, "32FC1"),
+        "/ecmnet/front/mask": image_of(grey, EPOCH, "mono8"),
+        "/heat": image_of(depth, EPOCH, "mono16"),
+    }
+    source = write_messages(tmp_path / "a.mcap", ((topic, EPOCH, message) for topic, message in pictures.items()))
+    summary = segment_bag(BagJob(source, tmp_path / "a"), BagSettings(), segmenter)
+    left_out = ["/front/image_raw/compressed", *list(pictures)[7:]]
+    assert [topic.topic for topic in summary.topics] == [topic for topic in sorted(pictures) if topic not in left_out]
+    assert summary.topics[-1].skipped  # what is not known is told
+    assert [sentence.split(" ")[0] for sentence in summary.left_out] == sorted(left_out)
+    assert "/heat is left out, as mono16 holds no colours; --topic /heat takes it" in summary.left_out
+    assert not summary.problems
+    asked = BagSettings(topics=("/heat", "/front/image_raw/compressed"))
+    summary = segment_bag(BagJob(source, tmp_path / "asked"), asked, segmenter)
+    assert (summary.frames, summary.left_out) == (2, [])
+    rows = [(topic, EPOCH, pictures[topic]) for topic in ("/heat", "/d/image")]
+    with pytest.raises(BagError, match=r"no topics of cameras: /d/image is left out, as 16UC1 holds no colours;"):
+        prepare_bag(BagJob(write_messages(tmp_path / "b.mcap", rows), tmp_path / "b"), BagSettings(), segmenter)
 
 
 def test_every_topic_of_a_camera_gets_its_calibration(segmenter: Segmenter, tmp_path: Path) -> None:
