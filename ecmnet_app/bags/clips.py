@@ -30,7 +30,8 @@ def clip_paths(job: BagJob, topics: Sequence[str]) -> Mapping[str, Path]:
 def write_clips(job: BagJob, label_set: LabelSet, opacity: float = 0.5) -> None:
     """Write the clip of each topic with frames, H.264 in an MP4, unless it is there; each a whole file or none.
 
-    Frames are shown at the times of their stamps, at the size of the topic's first.
+    Frames are shown at their times, see `times_of`, at the size of the topic's first. One that is in the bag no more is
+    passed over.
 
     Args:
         label_set: of the weights that segmented the bag.
@@ -46,10 +47,14 @@ def write_clips(job: BagJob, label_set: LabelSet, opacity: float = 0.5) -> None:
         return
     with open_bag(job.source) as source, open_bag(job.bag) as answers:
         for topic, path in missing.items():
-            times = tables[topic].times
             shown = pictures(source, answers, topic)
-            first = next(shown)
+            first = next(shown, None)
+            if first is None:
+                continue
+            table = tables[topic]
+            by_stamp = table.times is table.stamps
             height, width = first.labels.shape
             with ClipWriter(path, width, height) as clip:
-                for index, picture in enumerate(chain([first], shown)):
-                    clip.write(picture.overlay(label_set, opacity), float(times[index] - times[0]) / 1e9)
+                for picture in chain([first], shown):
+                    time = picture.stamp_ns if by_stamp else picture.log_time_ns
+                    clip.write(picture.overlay(label_set, opacity), (time - int(table.times[0])) / 1e9)

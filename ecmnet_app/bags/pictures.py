@@ -26,6 +26,7 @@ class Picture:
     labels: NDArray[np.uint8]
     """Class ids. Shape: (H, W)."""
     stamp_ns: int
+    log_time_ns: int
 
     def overlay(self, label_set: LabelSet, opacity: float = 0.5) -> NDArray[np.uint8]:
         """See `Segmentation.overlay`; the label set of the weights that segmented it."""
@@ -35,15 +36,18 @@ class Picture:
 def pictures(
     source: Bag, answers: Bag, topic: str, start: int | None = None, stop: int | None = None
 ) -> Iterator[Picture]:
-    """The frames of a topic in a bag that was segmented, in its order.
+    """The frames of a topic in a bag that was segmented, in its order; those that are not in both are passed over.
 
     Args:
         source, answers: the bag, and that of its masks.
+        topic: of the pictures.
         start, stop: log times, nanoseconds; all frames by default.
     """
     masks = _messages(answers, f"{topic}/mask", start, stop)
     waiting = next(masks, None)
     for message in _messages(source, topic, start, stop):
+        while waiting is not None and waiting.log_time < message.log_time:
+            waiting = next(masks, None)  # a mask of a message that is there no more
         if waiting is None:
             return
         if message.log_time != waiting.log_time or message.channel.kind not in PICTURES:
@@ -54,7 +58,7 @@ def pictures(
             continue
         labels = labels_of(waiting)
         if image.shape[:2] == labels.shape:
-            yield Picture(image, labels, stamp_of(header))
+            yield Picture(image, labels, stamp_of(header), message.log_time)
             waiting = next(masks, None)
 
 

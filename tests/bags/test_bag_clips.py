@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recordings import EPOCH, drive, masks_of, moving_blobs, write_recording
+from recordings import EPOCH, drive, image_of, masks_of, moving_blobs, write_messages, write_recording
 
 from ecmnet_app.bags import BagJob, BagSettings, segment_bag
 from ecmnet_app.bags.clips import clip_paths, write_clips
@@ -45,6 +45,36 @@ def test_a_clip_keeps_the_first_size(segmenter: Segmenter, tmp_path: Path) -> No
     before = clip.stat().st_mtime_ns
     write_clips(job, segmenter.label_set)
     assert clip.stat().st_mtime_ns == before  # what is there is not made again
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_a_picture_that_is_there_no_more_is_passed_over(segmenter: Segmenter, tmp_path: Path, still: bool) -> None:
+    blob = moving_blobs(48, 64, 1)
+    seconds = [0.0, 0.1, 0.2, 0.5, 0.7]
+    stamps = [1.0] * 5 if still else [1.0, 1.1, 1.3, 1.6, 1.8]
+    rows = [
+        ("/camera", EPOCH + round(second * 10**9), image_of(blob(index), round(stamps[index] * 10**9)))
+        for index, second in enumerate(seconds)
+    ]
+    path = write_messages(tmp_path / "a.mcap", rows)
+    job = BagJob(path, tmp_path / "a")
+    segment_bag(job, BagSettings(), segmenter)
+    write_messages(path, rows[:2] + rows[3:])
+    write_clips(job, segmenter.label_set)
+    with VideoReader(job.out / "camera_overlay.mp4") as reader:
+        shown = [float(frame.pts * reader.time_base) for frame in reader.frames()]
+    expected = [(seconds if still else stamps)[index] - (0 if still else 1) for index in (0, 1, 3, 4)]
+    assert shown == pytest.approx(expected, abs=1e-4)
+
+
+def test_where_no_picture_is_there_any_more_there_is_no_clip(segmenter: Segmenter, tmp_path: Path) -> None:
+    rows = [("/camera", EPOCH, image_of(moving_blobs(48, 64, 1)(0), EPOCH))]
+    path = write_messages(tmp_path / "a.mcap", rows)
+    job = BagJob(path, tmp_path / "a")
+    segment_bag(job, BagSettings(), segmenter)
+    write_messages(path, [("/camera", EPOCH, image_of(moving_blobs(40, 56, 1)(0), EPOCH))])
+    write_clips(job, segmenter.label_set)
+    assert not list(job.out.glob("*.mp4"))
 
 
 def test_topics_whose_names_would_be_one_get_two_clips(tmp_path: Path) -> None:
