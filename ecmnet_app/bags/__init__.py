@@ -12,8 +12,9 @@ makes no difference to the bytes that come out:
     summary = assemble_bag(job)                                       # once, after the others
 """
 
+from ecmnet_app.bags.assemble import assemble_bag
 from ecmnet_app.bags.jobs import BagJob, BagSettings, find_bags
-from ecmnet_app.bags.segment import PART_SECONDS, BagPlan, assemble_bag, prepare_bag, segment_bag, segment_parts
+from ecmnet_app.bags.segment import PART_SECONDS, BagPlan, prepare_bag, segment_bag, segment_parts
 from ecmnet_app.bags.summary import BagSummary, Gap, TopicSummary
 
 __all__ = [

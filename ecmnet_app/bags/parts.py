@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +15,23 @@ from typing import Any, BinaryIO
 
 from mcap.writer import CompressionType, Writer
 
+from ecmnet_app.bags.jobs import BagJob
 from ecmnet_app.bags.mcap_file import McapFile
 from ecmnet_app.bags.storage import Channel, Message
 from ecmnet_app.errors import BagError
 from ecmnet_app.media.files import write_atomically
 
-__all__ = ["MessageWriter", "PartNote", "part_path", "read_messages", "read_note", "read_record", "write_note"]
+__all__ = [
+    "MessageWriter",
+    "PartNote",
+    "about_parts",
+    "part_path",
+    "read_messages",
+    "read_note",
+    "read_record",
+    "write_note",
+    "writing_to",
+]
 
 CHUNK_BYTES = 1 << 20
 
@@ -39,6 +51,19 @@ class PartNote:
 def part_path(folder: Path, number: int) -> Path:
     """Of the messages; the note is beside it, and written first."""
     return folder / f"{number:06d}.mcap"
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """As a context: what goes wrong is that `path` cannot be written.
+
+    Raises:
+        BagError: it cannot.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BagError(f"cannot write {path}: {error.strerror or error}; make room, and --resume") from error
 
 
 def write_note(path: Path, note: PartNote) -> None:
@@ -64,6 +89,17 @@ def read_record(path: Path) -> dict[str, Any]:
     except ValueError as error:  # empty most likely, after a loss of power
         raise BagError(f"{path} is damaged; remove {path.parent}, and segment the bag again") from error
     return values
+
+
+def about_parts(job: BagJob) -> dict[str, Any]:
+    """What `prepare_bag` has written: what the parts are of, and where they begin.
+
+    Raises:
+        BagError: it was not there, or what it wrote is damaged.
+    """
+    if not job.parts.exists():
+        raise BagError(f"{job.parts} is not there; every machine must see it under this path")
+    return read_record(job.parts / "job.json")
 
 
 def read_note(path: Path) -> PartNote:

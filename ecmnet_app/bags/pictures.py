@@ -42,6 +42,9 @@ def pictures(
         source, answers: the bag, and that of its masks.
         topic: of the pictures.
         start, stop: log times, nanoseconds; all frames by default.
+
+    Raises:
+        ImageError: a mask is damaged.
     """
     masks = _messages(answers, f"{topic}/mask", start, stop)
     waiting = next(masks, None)

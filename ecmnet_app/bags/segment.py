@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import shutil
-from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,41 +14,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ecmnet_app
-from ecmnet_app.bags.frames import times_of
+from ecmnet_app.bags.assemble import assemble_bag, read_summary
 from ecmnet_app.bags.jobs import BagJob, BagSettings
 from ecmnet_app.bags.messages import (
     CAMERA_INFO,
     IMAGE,
-    LABEL_INFO,
-    LATCHED,
     PICTURES,
     as_cdr,
     channel_of,
     gray_image,
-    label_info,
     picture_of,
     stamp_of,
 )
-from ecmnet_app.bags.parts import MessageWriter, PartNote, part_path, read_messages, read_note, read_record, write_note
+from ecmnet_app.bags.parts import (
+    MessageWriter,
+    PartNote,
+    about_parts,
+    part_path,
+    read_note,
+    read_record,
+    write_note,
+    writing_to,
+)
 from ecmnet_app.bags.reader import Bag, open_bag
 from ecmnet_app.bags.storage import Damage, Message
-from ecmnet_app.bags.summary import BagSummary, Gap, TopicSummary
+from ecmnet_app.bags.summary import BagSummary
 from ecmnet_app.bags.topics import choose_topics
 from ecmnet_app.core import Segmentation, Segmenter
 from ecmnet_app.core.labels import UNLABELLED_NAME
-from ecmnet_app.errors import BagError, ConfigError, ImageError
+from ecmnet_app.errors import ConfigError, ImageError
 from ecmnet_app.media.files import write_atomically
 from ecmnet_app.network import MIN_SIZE
 
-__all__ = ["PART_SECONDS", "BagPlan", "assemble_bag", "prepare_bag", "read_summary", "segment_bag", "segment_parts"]
+__all__ = ["PART_SECONDS", "BagPlan", "check_new", "prepare_bag", "segment_bag", "segment_parts"]
 
 PART_SECONDS = 5
 """Of log time, a part; the most that a run loses when it is killed."""
 PART_NS = PART_SECONDS * 10**9
 AHEAD = 3
 """Batches that are read ahead, and that wait to be written."""
-GAP = 2.5
-"""Median steps that make a gap."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
             "names": [*segmenter.label_set.names, UNLABELLED_NAME],
         }
     if not note.exists():
-        with _writing(job.parts):
+        with writing_to(job.parts):
             write_atomically(note, json.dumps(about).encode())
     done = [part_path(job.parts, number) for number in range(plan.parts)]
     frames = sum(len(read_note(path).frames) for path in done if path.exists())
@@ -156,14 +155,6 @@ def _identity(job: BagJob, settings: BagSettings, segmenter: Segmenter) -> dict[
         "settings": json.loads(json.dumps(asdict(settings))),
         "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
     }
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BagError(f"cannot write {path}: {error.strerror or error}; make room, and --resume") from error
 
 
 @dataclass(eq=False)
@@ -207,7 +198,7 @@ def segment_parts(
         BagError: `prepare_bag` has not been there, or a part cannot be written.
         DeviceError: see `Segmenter.predict`. Parts that are whole stay for the next run.
     """
-    about = _about(job)
+    about = about_parts(job)
     numbers = range(start, len(about["cuts"]) - 1 if stop is None else stop)
     missing = [number for number in numbers if not part_path(job.parts, number).exists()]
     if not missing:
@@ -232,12 +223,6 @@ def segment_parts(
                 progress(len(batch.frames) + len(batch.skipped))
         for future in pending:
             future.result()
-
-
-def _about(job: BagJob) -> dict[str, Any]:
-    if not job.parts.exists():
-        raise BagError(f"{job.parts} is not there; every machine must see it under this path")
-    return read_record(job.parts / "job.json")
 
 
 def _batches(bag: Bag, about: dict[str, Any], settings: BagSettings, parts: Sequence[int]) -> Iterator[_Batch]:
@@ -335,7 +320,7 @@ class _Writing:
         for topic, reason in batch.skipped:
             self._skip(topic, reason)
         if batch.last:
-            with _writing(path):
+            with writing_to(path):
                 write_note(path, self._note)
             writer, self._writer = self._writer, None
             writer.__exit__(None, None, None)
@@ -359,155 +344,6 @@ class _Writing:
         shares = answer.areas().values()
         confidence = float(answer.confidence.mean(dtype=np.float64))
         self._note.frames.append([topic, frame.message.log_time, stamp_of(frame.header), confidence, *shares])
-
-
-def assemble_bag(job: BagJob) -> BagSummary:
-    """Make one bag of all the parts; a whole folder or none. The parts are gone then.
-
-    Raises:
-        BagError: a part is missing, or the bag cannot be written.
-    """
-    about = _about(job)
-    passing = job.out.with_name(f".{job.out.name}.{os.getpid()}")
-    try:
-        with _writing(job.out):
-            shutil.rmtree(passing, ignore_errors=True)
-            passing.mkdir(parents=True)
-            shutil.copy(job.parts / "job.json", passing)
-            summary = _assemble(job, about, passing)
-            write_atomically(
-                passing / job.record.name, (json.dumps(summary.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
-            )
-            os.replace(passing, job.out)
-    finally:
-        shutil.rmtree(passing, ignore_errors=True)
-    shutil.rmtree(job.parts, ignore_errors=True)
-    return summary
-
-
-def _assemble(job: BagJob, about: dict[str, Any], folder: Path) -> BagSummary:
-    stats = {topic: _Stats() for topic in about["topics"]}
-    problems = list(about["problems"])
-    bag = folder / job.bag.name
-    with (
-        MessageWriter(bag) as writer,
-        (folder / job.frames.name).open("w", newline="", encoding="utf-8") as table,
-    ):
-        rows = csv.writer(table, lineterminator="\n")
-        rows.writerow(["topic", "log_time_ns", "stamp_ns", "confidence", *about["names"]])
-        for topic in about["topics"]:
-            channel = channel_of(f"{topic}/label_info", LABEL_INFO, LATCHED)
-            data = label_info(about["names"][:-1], about["identity"]["settings"]["threshold"] or 0.0, about["start"])
-            writer.write(Message(channel, about["start"], about["start"], 0, data))
-        for number in range(len(about["cuts"]) - 1):
-            path = part_path(job.parts, number)
-            if not path.exists():
-                raise BagError(f"{path} is missing; segment the bag again with --resume")
-            note = read_note(path)
-            for topic, log_time, stamp, confidence, *shares in note.frames:
-                stats[str(topic)].add(int(log_time), int(stamp), float(confidence), [float(share) for share in shares])
-                rows.writerow([topic, log_time, stamp, *(f"{value:.6f}" for value in (confidence, *shares))])
-            for topic, reasons in note.skipped.items():
-                stats[topic].skipped.update(reasons)
-            problems += [problem for problem in note.problems if problem not in problems]
-            for message in read_messages(path):
-                writer.write(message)
-        counts = dict(writer.counts)
-    _write_metadata(folder / "metadata.yaml", job, about, counts)
-    topics = [
-        stats[topic].summary(topic, kind, about["counts"].get(topic), about["names"])
-        for topic, kind in about["topics"].items()
-    ]
-    return BagSummary(
-        str(job.source),
-        str(job.out),
-        about["start"],
-        about["end"],
-        topics,
-        problems,
-        sum(counts.values()),
-        about["left_out"],
-    )
-
-
-class _Stats:
-    """Of one topic."""
-
-    def __init__(self) -> None:
-        self.stamps, self.log_times = array("q"), array("q")
-        self.skipped: Counter[str] = Counter()
-        self._confidence = 0.0
-        self._areas: NDArray[np.float64] | None = None
-
-    def add(self, log_time: int, stamp: int, confidence: float, shares: list[float]) -> None:
-        """A frame."""
-        self.log_times.append(log_time)
-        self.stamps.append(stamp)
-        self._confidence += confidence
-        self._areas = np.array(shares) if self._areas is None else self._areas + shares
-
-    def summary(self, topic: str, kind: str, count: int | None, names: list[str]) -> TopicSummary:
-        """Of all frames; `count` as the bag tells it."""
-        result = TopicSummary(topic, kind, len(self.stamps), skipped=dict(self.skipped))
-        if count is not None:
-            result.lost = max(0, count - len(self.stamps) - self.skipped.total())
-        if self._areas is None:
-            return result
-        number = len(self.stamps)
-        result.first_stamp_ns, result.last_stamp_ns = self.stamps[0], self.stamps[-1]
-        result.areas = dict(zip(names, (self._areas / number).tolist(), strict=True))
-        result.confidence = self._confidence / number
-        times = times_of(np.array(self.stamps), np.array(self.log_times))
-        steps = np.diff(times).astype(np.float64)
-        median = float(np.median(steps)) if len(steps) else 0.0
-        if median > 0:
-            result.rate = 1e9 / median
-            wide = np.flatnonzero(steps > GAP * median).tolist()
-            result.gaps = [Gap(int(times[index]), float(steps[index]) / 1e9) for index in wide]
-        return result
-
-
-def _write_metadata(path: Path, job: BagJob, about: dict[str, Any], counts: dict[Any, int]) -> None:
-    """What `ros2 bag` asks for beside the file."""
-    duration = {"nanoseconds": about["end"] - about["start"]}
-    start = {"nanoseconds_since_epoch": about["start"]}
-    total = sum(counts.values())
-    topics = [
-        {
-            "topic_metadata": {
-                "name": channel.topic,
-                "type": channel.kind,
-                "serialization_format": "cdr",
-                "offered_qos_profiles": channel.qos,
-            },
-            "message_count": count,
-        }
-        for channel, count in counts.items()
-    ]
-    file = {"path": job.bag.name, "starting_time": start, "duration": duration, "message_count": total}
-    information = {
-        "version": 5,
-        "storage_identifier": "mcap",
-        "duration": duration,
-        "starting_time": start,
-        "message_count": total,
-        "topics_with_message_count": topics,
-        "compression_format": "",
-        "compression_mode": "",
-        "relative_file_paths": [job.bag.name],
-        "files": [file],
-    }
-    text = json.dumps({"rosbag2_bagfile_information": information}, indent=2)  # JSON is YAML
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def read_summary(job: BagJob) -> BagSummary:
-    """What `assemble_bag` has returned, of a bag that is there.
-
-    Raises:
-        BagError: it cannot be read, or is damaged.
-    """
-    return BagSummary.from_dict(read_record(job.record))
 
 
 def segment_bag(

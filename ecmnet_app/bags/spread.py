@@ -20,10 +20,11 @@ from typing import Any
 import torch
 
 import ecmnet_app
+from ecmnet_app.bags.assemble import assemble_bag, read_summary
 from ecmnet_app.bags.clips import write_clips
 from ecmnet_app.bags.digest import BagDigest, digest_bag
 from ecmnet_app.bags.jobs import BagJob, BagSettings
-from ecmnet_app.bags.segment import BagPlan, assemble_bag, check_new, prepare_bag, read_summary, segment_parts
+from ecmnet_app.bags.segment import BagPlan, check_new, prepare_bag, segment_parts
 from ecmnet_app.bags.summary import BagSummary
 from ecmnet_app.bags.workers import LocalWorkers, Network, Tell, Workers
 from ecmnet_app.core import Segmenter
