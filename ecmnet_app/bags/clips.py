@@ -51,10 +51,10 @@ def write_clips(job: BagJob, label_set: LabelSet, opacity: float = 0.5) -> None:
             first = next(shown, None)
             if first is None:
                 continue
-            table = tables[topic]
-            by_stamp = table.times is table.stamps
+            times = tables[topic].times
+            by_stamp = times is tables[topic].stamps
             height, width = first.labels.shape
             with ClipWriter(path, width, height) as clip:
                 for picture in chain([first], shown):
                     time = picture.stamp_ns if by_stamp else picture.log_time_ns
-                    clip.write(picture.overlay(label_set, opacity), (time - int(table.times[0])) / 1e9)
+                    clip.write(picture.overlay(label_set, opacity), (time - int(times[0])) / 1e9)

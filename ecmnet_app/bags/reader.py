@@ -66,8 +66,9 @@ class Bag:
     def items(self, start: int, stop: int) -> Iterator[tuple[int, Message | Damage]]:
         """See `in_order`; messages that rosbag2 has compressed one by one are as they were before."""
         for due, item in in_order(self.blocks, start, stop):
-            packed = isinstance(item, Message) and item.data.startswith(ZSTD_MAGIC)  # no CDR begins so
-            yield due, item._replace(data=_inflated(item.data)) if packed else item
+            if isinstance(item, Message) and item.channel.encoding == "cdr" and item.data.startswith(ZSTD_MAGIC):
+                item = item._replace(data=inflate(zstd_stream(io.BytesIO(item.data)), MAX_CHUNK))  # no CDR begins so
+            yield due, item
 
     def __enter__(self) -> Bag:
         return self
@@ -116,10 +117,6 @@ def open_bag(path: Path) -> Bag:
         BagError: it cannot be read, is no bag, or holds no messages.
     """
     return Bag(path)
-
-
-def _inflated(data: bytes) -> bytes:
-    return inflate(zstd_stream(io.BytesIO(data)), MAX_CHUNK)
 
 
 def _files(path: Path) -> tuple[list[Path], list[Path]]:

@@ -75,8 +75,8 @@ def check_new(job: BagJob) -> None:
     Raises:
         ConfigError: there are answers or parts.
     """
-    for folder in _left(job):
-        raise ConfigError(f"{folder} is there already; --resume goes on with it, or take another --out")
+    if folders := _left(job):
+        raise ConfigError(f"{folders[0]} is there already; --resume goes on with it, or take another --out")
 
 
 def _left(job: BagJob) -> list[Path]:
