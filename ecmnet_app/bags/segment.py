@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -105,8 +105,11 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
     identity = _identity(job, settings, segmenter)
     for folder in _left(job):
         left = folder / "job.json"
-        if not left.exists() or read_record(left)["identity"] != identity:
-            raise ConfigError(f"{folder} is of another bag, weights or settings; remove it, or take another --out")
+        differs = _difference(read_record(left)["identity"] if left.exists() else {}, identity)
+        if differs:
+            raise ConfigError(
+                f"{folder} was made with another {', '.join(differs)}; give the same, remove it, or take another --out"
+            )
     if job.out.exists():
         summary = read_summary(job)
         return BagPlan(0, summary.frames, summary.frames, complete=True)
@@ -149,12 +152,20 @@ def _identity(job: BagJob, settings: BagSettings, segmenter: Segmenter) -> dict[
     files = [job.source] if job.source.is_file() else sorted(path for path in job.source.glob("*") if path.is_file())
     return {
         "version": ecmnet_app.__version__,
+        "format": 2,  # of the parts: 1 had one for every five seconds of the clock
         "weights": segmenter.weights.sha256,
         "device": segmenter.engine.device.type,  # whichever GPU of several
         "engine": segmenter.engine.name,
         "settings": json.loads(json.dumps(asdict(settings))),
         "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
     }
+
+
+def _difference(left: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    """Names of what is not the same in two identities, settings one by one."""
+    pairs = [(left, identity), (left.get("settings", {}), identity["settings"])]
+    names = [name for a, b in pairs for name in b if name != "settings" and a.get(name) != b[name]]
+    return ["bag" if name == "files" else name for name in names]
 
 
 @dataclass(eq=False)

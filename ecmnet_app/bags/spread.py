@@ -36,8 +36,6 @@ MOST_PARTS = 60
 """Of a chunk: what a worker opens a bag for."""
 CHUNKS_A_WORKER = 4
 """At least, so that none waits long for the last one."""
-GPU_BATCH = 8
-"""Frames that a GPU predicts at once."""
 SECONDS = 0.5
 """Between two looks at the progress."""
 
@@ -297,8 +295,7 @@ def _prepare(work: Work, job: BagJob) -> BagPlan:
 
 
 def _settings(work: Work, segmenter: Segmenter) -> BagSettings:
-    """A CPU gains nothing by batches."""
-    return replace(work.settings, batch=1 if segmenter.engine.device.type == "cpu" else GPU_BATCH)
+    return replace(work.settings, batch=segmenter.engine.best_batch)
 
 
 def _segment(work: Work, job: BagJob, start: int, stop: int | None, tell: Tell) -> None:

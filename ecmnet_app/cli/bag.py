@@ -90,10 +90,11 @@ def run(args: argparse.Namespace) -> int:
         summary = result.summary
         for sentence in [result.problem] if summary is None else [*summary.problems, *summary.left_out]:
             print(f"ecmnet: {sentence}", file=sys.stderr)
-    if args.report:
-        bags = [result.digest or FailedBag(str(result.job.source), str(result.problem)) for result in results]
-        write_report(args.out / "report.html", bags, weights.label_set, weights.name)
     done = [result.summary for result in results if result.summary is not None]
+    report = args.out / "report.html"
+    if args.report and (done or not report.exists()):  # an earlier one is worth more than one of failures alone
+        bags = [result.digest or FailedBag(str(result.job.source), str(result.problem)) for result in results]
+        write_report(report, bags, weights.label_set, weights.name)
     failed = len(jobs) + len(problems) - len(done)
     frames = sum(summary.frames for summary in done)
     print(f"{len(done)} segmented to {args.out}, {frames:,} frames" + (f"; {failed} failed" if failed else ""))

@@ -76,7 +76,11 @@ def test_where_nothing_can_be_done_the_exit_code_is_2(
     for more in ([], ["--list"], ["--report"]):
         assert main(["bag", str(bad), *out, *more]) == 2
         assert "bad.mcap is not an MCAP file" in capsys.readouterr().err
-    assert "bad.mcap is not an MCAP file" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    report = tmp_path / "out" / "report.html"
+    assert "bad.mcap is not an MCAP file" in report.read_text("utf-8")
+    report.write_text("an earlier one")
+    assert main(["bag", str(bad), *out, "--report"]) == 2
+    assert report.read_text() == "an earlier one"
 
 
 def test_settings_that_cannot_be_are_told(

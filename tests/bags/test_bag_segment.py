@@ -246,9 +246,9 @@ def test_what_is_there_is_not_overwritten(
     with pytest.raises(ConfigError, match="--resume"):
         prepare_bag(job, settings, segmenter)
     assert prepare_bag(job, settings, segmenter, resume=True).complete
-    with pytest.raises(ConfigError, match="another bag, weights or settings"):
+    with pytest.raises(ConfigError, match="was made with another confidence; give the same"):
         prepare_bag(job, BagSettings(), segmenter, resume=True)
-    with pytest.raises(ConfigError, match="another bag, weights or settings"):
+    with pytest.raises(ConfigError, match="was made with another weights; give"):
         prepare_bag(job, settings, Segmenter.from_pretrained(city_weights, "cpu"), resume=True)
 
 
