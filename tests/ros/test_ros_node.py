@@ -465,6 +465,19 @@ def services_of(observer: Observer, namespace: str) -> list[str]:
     return [name for name, _ in observer.node.get_service_names_and_types() if name.startswith(namespace)]
 
 
+def test_a_picture_that_outlasts_the_node_does_not_keep_it_in_the_graph(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    robot = start(weights="default", resolution=2160)  # seconds a picture
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    message = picture_message(make_picture(720, 960))
+    observer.node.create_timer(1 / 30, lambda: publisher.publish(message))
+    observer.wait(lambda: [s for s in observer.statuses(STATUS) if value(s, "dropped") != "0"], what="a running one")
+    assert robot.stop() < 3
+    # Said by the node itself: without it, the graph would keep the dead one for the 10 s of its lease.
+    observer.wait(lambda: not services_of(observer, "/ecmnet"), 4, "the ended node's services to go")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_whenever_it_is_told_to_end_it_ends_and_leaves_the_graph(
@@ -483,7 +496,6 @@ def test_whenever_it_is_told_to_end_it_ends_and_leaves_the_graph(
         took.append(robot.stop(how))
         assert robot.process.returncode == 0, robot.log.read_text()
         assert "Traceback" not in robot.log.read_text()
-        # Said by the node itself: without it, the graph would keep the dead one for the 10 s of its lease.
         observer.wait(lambda: not services_of(observer, "/ecmnet"), 4, "the ended node's services to go")
     print(f"{how.name}: {min(took):.2f} to {max(took):.2f} s")
     assert max(took) < 3

@@ -171,6 +171,11 @@ class SegmentNode(LifecycleNode):
         closing.start()
         closing.join(SHUTDOWN)
 
+    def destroy_node(self) -> None:
+        """The lifecycle's services too: rclpy's go with the last name of the node, which a running batch may have."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     # -- the network -------------------------------------------------------------------------------------------------
 
     def _predict(self, frames: Sequence[Frame], **options: Any) -> list[Segmentation]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -22,7 +21,6 @@ def spin(make_node: Callable[[], Any]) -> NoReturn:
     """
     rclpy.init()
     _run(make_node)
-    gc.collect()  # the services of a lifecycle node go with its last name; others would see them for 10 s more
     rclpy.try_shutdown()
     _ignore_signals()  # shutting down puts back the handlers of old
     sys.stdout.flush()
