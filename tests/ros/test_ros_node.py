@@ -333,7 +333,7 @@ def test_parameters_and_services_answer_while_the_network_runs(
             began = time.monotonic()
             assert ask()
             waits.append(time.monotonic() - began)
-    assert len(observer.got["/ecmnet/mask"]) > 5  # it was running
+    observer.wait(lambda: len(observer.got["/ecmnet/mask"]) > 5, what="the mask of the picture that was running")
     print(
         f"answers {np.median(waits) * 1000:.0f} to {max(waits) * 1000:.0f} ms, predict {np.median(gaps) * 1000:.0f} ms"
     )
