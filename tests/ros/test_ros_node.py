@@ -73,7 +73,10 @@ def start(observer: Observer, tmp_path: Path, tiny_weights: Path) -> Iterator[Ca
 
     yield begin
     for robot in robots:
-        robot.kill()
+        try:
+            robot.stop()  # kindly: a killed one stays in the next test's graph for the 10 s of its lease
+        finally:
+            robot.kill()
 
 
 def send_until(observer: Observer, publisher: Any, message: Any, topic: str, count: int = 1) -> list[Any]:
