@@ -28,7 +28,7 @@ def main() -> None:
     """Write the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("--weights", default="default")
+    parser.add_argument("--weights", help="all that ship by default, with the choice between them")
     parser.add_argument("--example", help="name of the example picture, without .jpg; the first by default")
     options = parser.parse_args()
     names = [path.stem for path in sorted(EXAMPLES_FOLDER.glob("*.jpg"))]
@@ -37,7 +37,7 @@ def main() -> None:
         parser.error(reason)
     options.out.mkdir(parents=True, exist_ok=True)
 
-    with served_page("--weights", options.weights) as url, chromium() as browser:
+    with served_page(*(["--weights", options.weights] if options.weights else [])) as url, chromium() as browser:
 
         def shoot(name: str, context: dict[str, Any], scheme: str = "light", then: Any = None) -> None:
             page = browser.new_context(**context, color_scheme=scheme).new_page()

@@ -233,7 +233,7 @@ def test_compressed_pictures_are_decoded_by_their_bytes(make_picture: Any) -> No
 @pytest.mark.parametrize("keep", [0, 1, 100, -1, -200])
 def test_a_cut_off_compressed_picture_is_refused(make_picture: Any, keep: int) -> None:
     jpeg = cv2.imencode(".jpg", make_picture(48, 64))[1].tobytes()
-    with pytest.raises(ImageError, match=r"empty|not a picture|damaged"):
+    with pytest.raises(ImageError, match=r"empty|of no format|damaged"):
         compressed_to_rgb(compressed(jpeg[: keep or None] if keep > 0 else jpeg[: len(jpeg) + keep] if keep else b""))
 
 

@@ -392,6 +392,10 @@ def test_several_cameras_share_one_network_fairly(
     assert {m.header.frame_id for m in observer.got["/left/ecmnet/mask"]} == {"left"}
 
 
+PROJECTION = [50.0, 0, 31.5, 0, 0, 50, 23.5, 0, 0, 0, 1, 0]
+"""P of a camera's rectified pictures."""
+
+
 def test_points_carry_the_labels_of_their_pixels(
     start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray], segmenter: Segmenter
 ) -> None:
@@ -403,7 +407,7 @@ def test_points_carry_the_labels_of_their_pixels(
     picture = make_picture(48, 64)
     depth = np.full((48, 64), 2000, np.uint16)
     depth[0] = 0
-    info = CameraInfo(height=48, width=64, k=[50.0, 0, 31.5, 0, 50, 23.5, 0, 0, 1])
+    info = CameraInfo(height=48, width=64, p=PROJECTION)
     observer.node.create_timer(0.1, lambda: (infos.publish(info), depths.publish(picture_message(depth, "16UC1"))))
     observer.spin(2)
     cloud = send_until(observer, publisher, picture_message(picture, stamp=1.02), "/ecmnet/points")[-1]
@@ -621,7 +625,7 @@ def test_navs_semantic_layer_finds_each_tiles_class(
     depth = np.linspace(1000, 9000, 48 * 64).astype(np.uint16).reshape(48, 64)
     depth[:, 60:] = 0
     messages = {
-        "/camera_info": CameraInfo(height=48, width=64, k=[50.0, 0, 31.5, 0, 50, 23.5, 0, 0, 1]),
+        "/camera_info": CameraInfo(height=48, width=64, p=PROJECTION),
         "/depth": picture_message(depth, "16UC1", stamp=5.0),
         "/image_raw": picture_message(picture, stamp=5.0),
     }

@@ -364,7 +364,7 @@ def test_there_is_an_end_to_viewers(url, frame):
             return [reply.json() for reply in await asyncio.gather(*calls)]
 
     replies = asyncio.run(come(live.MAX_VIEWERS + 3))
-    assert sum("not a picture" in reply["error"] for reply in replies) == live.MAX_VIEWERS
+    assert sum("of no format" in reply["error"] for reply in replies) == live.MAX_VIEWERS
     assert sum("try again later" in reply["error"] for reply in replies) == 3
     wait_until(lambda: sources(url) == 0, 5)
     assert "mask" in client.send(frame)
