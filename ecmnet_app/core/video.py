@@ -171,7 +171,7 @@ class _Parts:
         self.names: list[str] = []
         self.state: Mapping[str, NDArray[Any]] = {}
         self._whole = 0  # frames in parts that are whole
-        self._failure: BaseException | None = None
+        self._failed = False
         with _writing(folder):
             self._claim(json.dumps(identity, sort_keys=True))
         while self._path().exists():
@@ -220,23 +220,11 @@ class _Parts:
     ) -> Progress:
         """Write some frames, and the part as a whole once it has all that it takes.
 
-        After an error the frames that wait behind it are not written: their part would be whole without some.
+        Once that has failed, do nothing more: the part would be whole without some frames.
         """
-        if self._failure is not None:
-            raise self._failure
-        try:
-            return self._add(frames, segmentations, opacity, state)
-        except BaseException as error:
-            self._failure = error
-            raise
-
-    def _add(
-        self,
-        frames: Sequence[Frame],
-        segmentations: Sequence[Segmentation],
-        opacity: float,
-        state: Mapping[str, NDArray[Any]],
-    ) -> Progress:
+        if self._failed:
+            return self.progress(0, None)
+        self._failed = True  # until all of it is written
         overlay = None
         for frame, segmentation in zip(frames, segmentations, strict=True):
             if self._writer is None:
@@ -251,6 +239,7 @@ class _Parts:
         self.state = state
         if len(self.pts) - self._whole >= PART_FRAMES:
             self.finish_part()
+        self._failed = False
         return self.progress(len(frames), overlay)
 
     def finish_part(self) -> None:

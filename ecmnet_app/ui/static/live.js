@@ -54,7 +54,7 @@ async function open(deviceId) {
     setState("live");
     video.requestVideoFrameCallback((now) => look(mine, now));
   } catch (error) {
-    if (mine === run) fail(explainCamera(error))  // of page.js;
+    if (mine === run) fail(explainCamera(error));  // of page.js
   }
 }
 
