@@ -28,7 +28,8 @@ def average_weights(names: Sequence[str | Path], out: Path, shares: Sequence[flo
         shares: how much each counts, relative to the others; by default all alike.
 
     Returns:
-        The new weights: temperature 1, no metrics; their recipe holds each part's share, sha256 and training.
+        The new weights: temperature 1, no metrics; their recipe holds each part's share, sha256 and training, and
+        tells of a network that comes up several times, as a part's start or teacher, once.
 
     Raises:
         ConfigError: the shares are not one positive number for each.
@@ -65,10 +66,13 @@ def average_weights(names: Sequence[str | Path], out: Path, shares: Sequence[flo
         training={
             "data": _once(source for part in parts for source in part.training["data"]),
             "recipe": {
-                "average": [
-                    {"name": part.name, "share": share / sum(shares), "sha256": part.sha256, **part.training}
-                    for part, share in zip(parts, shares, strict=True)
-                ],
+                "average": _told_once(
+                    [
+                        {"name": part.name, "share": share / sum(shares), "sha256": part.sha256, **part.training}
+                        for part, share in zip(parts, shares, strict=True)
+                    ],
+                    set(),
+                ),
                 "data": _once(source for part in parts for source in part.training["recipe"].get("data", ())),
             },
         },
@@ -86,6 +90,19 @@ def _once(sources: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _kind(weights: Weights) -> tuple[object, ...]:
     return weights.architecture, weights.label_set, weights.mean, weights.std, weights.working_short_side
+
+
+def _told_once(record: Any, told: set[str]) -> Any:
+    """The record with the training of each network where it first comes up; after that its sha256 stands for it."""
+    if isinstance(record, list):
+        return [_told_once(entry, told) for entry in record]
+    if not isinstance(record, dict):
+        return record
+    if "sha256" in record:
+        if record["sha256"] in told:
+            return {key: record[key] for key in ("name", "share", "sha256") if key in record}
+        told.add(record["sha256"])
+    return {key: _told_once(value, told) for key, value in record.items()}
 
 
 def _lineage(sha256: str, training: Mapping[str, Any]) -> set[str]:

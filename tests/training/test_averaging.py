@@ -63,6 +63,18 @@ def test_with_the_weights_that_the_other_started_from(tmp_path: Path) -> None:
     assert all((t == 2).all() for t in mean.tensors.values() if t.is_floating_point())
 
 
+def test_a_network_that_comes_up_again_is_told_once(tmp_path: Path) -> None:
+    first = saved(tmp_path / "first", 1, start=None)
+    initial = {"name": "first", "sha256": first.sha256, **first.training}
+    second = saved(tmp_path / "second", 3, initial=initial)
+    paths = [tmp_path / "second.safetensors", tmp_path / "first.safetensors"]
+    parts = average_weights(paths, tmp_path / "mean", [3, 1]).training["recipe"]["average"]
+    assert parts[0] == {"name": "second", "share": 0.75, "sha256": second.sha256, **second.training}
+    assert parts[0]["recipe"]["initial"] == initial
+    assert parts[1] == {"name": "first", "share": 0.25, "sha256": first.sha256}
+    average_weights([tmp_path / "mean.safetensors", *paths], tmp_path / "again")  # their common start is still known
+
+
 def test_some_count_more(tmp_path: Path) -> None:
     names = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     saved(tmp_path / "a", 1)
