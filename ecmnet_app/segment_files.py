@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 import ecmnet_app
-from ecmnet_app.core import UNLABELLED, LabelSet, Segmenter
-from ecmnet_app.core.labels import UNLABELLED_COLOR, UNLABELLED_NAME
+from ecmnet_app.core import LabelSet, Segmenter
 from ecmnet_app.core.smoothing import Smoother
 from ecmnet_app.core.video import Progress, VideoAnswers, segment_video
 from ecmnet_app.errors import ConfigError, ImageError
@@ -224,11 +223,9 @@ def _state_of(path: Path) -> dict[str, int]:
 
 def _classes(label_set: LabelSet, areas: Sequence[float]) -> list[dict[str, Any]]:
     """Rows of the record; areas in order of id, unlabelled last."""
-    rows = [(label.id, label.name, label.color) for label in label_set.labels]
-    rows.append((UNLABELLED, UNLABELLED_NAME, UNLABELLED_COLOR))
     return [
-        {"id": id_, "name": name, "color": list(color), "area": area}
-        for (id_, name, color), area in zip(rows, areas, strict=True)
+        {"id": label.id, "name": label.name, "color": list(label.color), "area": area}
+        for label, area in zip(label_set.with_unlabelled, areas, strict=True)
     ]
 
 

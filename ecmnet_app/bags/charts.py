@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from ecmnet_app.bags.digest import Columns
 from ecmnet_app.core import LabelSet
-from ecmnet_app.core.labels import UNLABELLED_COLOR
 
 __all__ = ["areas_chart", "band_chart", "colors_of", "shares_bar"]
 
@@ -20,7 +19,7 @@ WIDTH, HEIGHT = 1000, 100
 
 def colors_of(label_set: LabelSet) -> list[str]:
     """CSS colours by id, unlabelled last."""
-    return [f"rgb({r} {g} {b})" for r, g, b in [*label_set.colors.tolist(), UNLABELLED_COLOR]]
+    return ["rgb({} {} {})".format(*label.color) for label in label_set.with_unlabelled]
 
 
 def areas_chart(columns: Columns, seconds: float, names: Sequence[str], colors: Sequence[str], text: str) -> str:

@@ -16,7 +16,6 @@ from ecmnet_app.bags.charts import areas_chart, band_chart, colors_of, shares_ba
 from ecmnet_app.bags.digest import BagDigest, Columns, Thumbnail, TopicDigest
 from ecmnet_app.bags.storage import clock
 from ecmnet_app.core import LabelSet
-from ecmnet_app.core.labels import UNLABELLED_NAME
 from ecmnet_app.errors import BagError
 from ecmnet_app.media.files import write_atomically
 
@@ -79,7 +78,7 @@ class _Classes:
 
 
 def _page(bags: Sequence[BagDigest | FailedBag], label_set: LabelSet, weights: str) -> Iterator[str]:
-    classes = _Classes((*label_set.names, UNLABELLED_NAME), tuple(colors_of(label_set)))
+    classes = _Classes(tuple(label.name for label in label_set.with_unlabelled), tuple(colors_of(label_set)))
     done = [bag for bag in bags if isinstance(bag, BagDigest)]
     frames = sum(bag.summary.frames for bag in done)
     title = f"{_count(len(bags), 'recording')}, segmented" if len(bags) > 1 else f"{_name(bags[0])}, segmented"

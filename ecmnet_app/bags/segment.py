@@ -41,7 +41,6 @@ from ecmnet_app.bags.storage import Damage, Message
 from ecmnet_app.bags.summary import BagSummary
 from ecmnet_app.bags.topics import choose_topics
 from ecmnet_app.core import Segmentation, Segmenter
-from ecmnet_app.core.labels import UNLABELLED_NAME
 from ecmnet_app.errors import ConfigError, ImageError
 from ecmnet_app.media.files import write_atomically
 from ecmnet_app.network import MIN_SIZE
@@ -126,7 +125,7 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
             "end": bag.end,
             "cuts": cuts,
             "problems": bag.problems,
-            "names": [*segmenter.label_set.names, UNLABELLED_NAME],
+            "names": [label.name for label in segmenter.label_set.with_unlabelled],
         }
     if not note.exists():
         with writing_to(job.parts):

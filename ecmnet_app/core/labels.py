@@ -63,6 +63,11 @@ class LabelSet:
         return tuple(label.name for label in self.labels)
 
     @property
+    def with_unlabelled(self) -> tuple[Label, ...]:
+        """What a mask can hold: the labels in order of id, and last that of a pixel without a class, 255."""
+        return (*self.labels, Label(UNLABELLED, UNLABELLED_NAME, UNLABELLED_COLOR))
+
+    @property
     def colors(self) -> NDArray[np.uint8]:
         """RGB of each id. Shape: (N, 3)."""
         return np.array([label.color for label in self.labels], np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ecmnet_app.core.labels import UNLABELLED, UNLABELLED_NAME, LabelSet
+from ecmnet_app.core.labels import UNLABELLED, LabelSet
 from ecmnet_app.errors import ConfigError, ImageError
 from ecmnet_app.media.images import check_image, write_mask
 
@@ -30,8 +30,7 @@ class Segmentation:
     def areas(self) -> dict[str, float]:
         """Share of all pixels that each class covers, by name, in order of id; "Unlabelled" last. They sum to 1."""
         counts = Image.fromarray(self.labels).histogram()  # np.bincount would widen every pixel to 64 bits first
-        shares = {label.name: counts[label.id] / self.labels.size for label in self.label_set.labels}
-        return {**shares, UNLABELLED_NAME: counts[UNLABELLED] / self.labels.size}
+        return {label.name: counts[label.id] / self.labels.size for label in self.label_set.with_unlabelled}
 
     def colorize(self) -> NDArray[np.uint8]:
         """Each pixel in the colour of its class, unlabelled in black. RGB, shape: (H, W, 3)."""

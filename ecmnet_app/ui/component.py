@@ -9,8 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from ecmnet_app.core import UNLABELLED, LabelSet
-from ecmnet_app.core.labels import UNLABELLED_NAME
+from ecmnet_app.core import LabelSet
 from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.errors import EcmnetError
 
@@ -51,12 +50,7 @@ def make_component(
 
 def classes_of(label_set: LabelSet) -> list[dict[str, Any]]:
     """What the scripts know of each class, in order of id, unlabelled last: id, name and colour as RGB, 0 to 255."""
-    rows = [(label.id, label.name) for label in label_set.labels]
-    palette = label_set.palette
-    return [
-        {"id": id_, "name": name, "color": palette[id_].tolist()}
-        for id_, name in [*rows, (UNLABELLED, UNLABELLED_NAME)]
-    ]
+    return [{"id": label.id, "name": label.name, "color": list(label.color)} for label in label_set.with_unlabelled]
 
 
 def data_url(kind: str, data: bytes) -> str:

@@ -41,6 +41,9 @@ def test_colours_tell_classes_apart_from_each_other_and_from_unlabelled(label_se
     assert palette.shape == (256, 3)
     assert palette.dtype == np.uint8
     assert np.array_equal(palette[: len(label_set)], label_set.colors)
+    *labels, last = label_set.with_unlabelled
+    assert tuple(labels) == label_set.labels
+    assert (last.id, last.name, last.color) == (UNLABELLED, "Unlabelled", tuple(palette[UNLABELLED]))
     used = [tuple(palette[i]) for i in [*range(len(label_set)), UNLABELLED]]
     assert len(set(used)) == len(used)
 

@@ -22,8 +22,7 @@ from ecmnet.points import Points
 from ecmnet.settings import Settings
 from ecmnet.silence import explain_silence, explain_unheard
 from ecmnet.sizes import confidence_bytes, resize_labels, scale_camera_info
-from ecmnet_app.core import UNLABELLED, LabelSet, Segmentation
-from ecmnet_app.core.labels import UNLABELLED_NAME
+from ecmnet_app.core import LabelSet, Segmentation
 from ecmnet_app.core.stream import Answer, FrameDroppedError, Source, StreamWorker
 from ecmnet_app.errors import EcmnetError, ImageError
 from ecmnet_app.ros_messages import check_compressed, check_image_message, fill_image, fill_mask_png
@@ -93,8 +92,7 @@ class Camera:
 
     def publish_labels(self, label_set: LabelSet, threshold: float | None) -> None:
         """Tell what the ids of the mask mean, now and to whoever asks later."""
-        classes = [VisionClass(class_id=label.id, class_name=label.name) for label in label_set.labels]
-        classes.append(VisionClass(class_id=UNLABELLED, class_name=UNLABELLED_NAME))
+        classes = [VisionClass(class_id=label.id, class_name=label.name) for label in label_set.with_unlabelled]
         message = LabelInfo(class_map=classes, threshold=threshold or 0.0)
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._labels.publish(message)
