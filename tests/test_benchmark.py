@@ -59,6 +59,7 @@ def test_the_measured_rates_are_those_of_this_machine() -> None:
     assert rates.product(torch.int8) == float("inf")
 
 
+@pytest.mark.long
 def test_the_table_has_a_row_for_each_case_and_json_says_the_same(
     tiny_weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_loss_is_said_each_time(folder: Path, tiny_weights: Path, capsys) -> N
         assert "ecmnet: half.mp4 ends after" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_it_ends_as_if_undisturbed(folder: Path, tiny_weights: Path) -> None:
     frames = 2 * PART_FRAMES + 30
     write_video(folder / "a.mp4", frames=frames, size=(32, 48), sound="aac")

@@ -100,6 +100,7 @@ def bare(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": f"{tmp_path}:{BENCHMARKS.parent}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
 
 
+@pytest.mark.long
 def test_the_race_runs_with_torch_alone(bare: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "peers.json"
     command = [sys.executable, BENCHMARKS / "peers.py", "--device", "cpu", "--size", "32x64", "--seconds", "0"]

@@ -242,6 +242,7 @@ def test_sets_of_different_classes_are_refused(folder: Path, tmp_path: Path) -> 
         train(recipe, paths, tmp_path / "out", device="cpu")
 
 
+@pytest.mark.long
 def test_a_few_pictures_are_learned_by_heart(folder: Path) -> None:
     still = Augmentation(
         scale=(1, 1), aspect=0, rotation_share=0, brightness=0, contrast=0, saturation=0, channel_gain=0, gamma=0,
