@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import random_net, with_norms_of_all_signs
+from random_nets import random_net, with_norms_of_all_signs
 from torch import Tensor
 
 from ecmnet_app.core.engines import answer_from_logits

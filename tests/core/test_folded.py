@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import random_net, with_norms_of_all_signs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_nets import random_net, with_norms_of_all_signs
 from torch import Tensor, nn
 
 from ecmnet_app.core.engines.folded import FoldedECMNet, fold

@@ -11,8 +11,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import random_net
 from numpy.typing import NDArray
+from random_nets import random_net
 
 from ecmnet_app.core import CAMVID, Segmenter, load_weights, save_weights
 from ecmnet_app.core.engines.eager import EagerEngine

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import random_net
 from numpy.typing import NDArray
+from random_nets import random_net
 
 from ecmnet_app.core import CAMVID, Segmenter, load_weights, save_weights
 from ecmnet_app.core import cache as files
