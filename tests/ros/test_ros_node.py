@@ -165,7 +165,7 @@ def test_parameters_take_effect_while_it_runs(
     publisher = observer.node.create_publisher(Image, "/image_raw", 1)
     infos = observer.node.create_publisher(CameraInfo, "/camera_info", 1)
     observer.wait(lambda: infos.get_subscription_count())
-    infos.publish(CameraInfo(height=400, width=500, k=[100.0, 0, 249.5, 0, 100, 199.5, 0, 0, 1]))
+    info = CameraInfo(height=400, width=500, k=[100.0, 0, 249.5, 0, 100, 199.5, 0, 0, 1])
     message = picture_message(make_picture(400, 500))
     mask = send_until(observer, publisher, message, "/ecmnet/mask")[-1]
     assert (mask.height, mask.width) == (400, 500)
@@ -174,6 +174,7 @@ def test_parameters_take_effect_while_it_runs(
         message.header.stamp.sec += 1  # so that a mask which was under way is not taken for it
 
         def found() -> Any:
+            infos.publish(info)  # each time: the first may be lost while the node does not know its publisher yet
             publisher.publish(message)
             observer.spin(0.1)
             return [mask for mask in observer.got["/ecmnet/mask"] if mask.header == message.header]
@@ -184,8 +185,8 @@ def test_parameters_take_effect_while_it_runs(
         assert robot.set("output_size", value).successful
         mask = next_mask()
         assert (mask.height, mask.width, mask.step) == (*size, size[1])
-    info = observer.got["/ecmnet/camera_info"][-1]
-    assert (info.height, info.width, info.k[0], info.k[2]) == (100, 125, 25.0, 62.0)
+    scaled = observer.got["/ecmnet/camera_info"][-1]
+    assert (scaled.height, scaled.width, scaled.k[0], scaled.k[2]) == (100, 125, 25.0, 62.0)
     assert robot.set("confidence_threshold", 1.0).successful
     assert set(next_mask().data) == {255}
     for name, bad, words in [
