@@ -294,7 +294,7 @@ def test_however_little_memory_is_left_it_answers_or_says_so(gpu_segmenter: Segm
     before = gpu_segmenter.predict(picture, resolution=1200)
     said: list[str] = []
     answered = 0
-    for left in (32, *range(96, 1600, 128)):  # MiB: it ends at one layer after the other, with work aside and without
+    for left in (32, *range(96, 1600, 32)):  # MiB: it ends at one layer after the other, with work aside and without
         gpu_segmenter.engine.graphs.clear()
         with memory_left(left):
             for _ in range(2):  # one by one, and captured
