@@ -86,6 +86,15 @@ class VideoReader:
             shape = self._stream.sample_aspect_ratio or Fraction(1)
             self.pixel_shape: Fraction = 1 / shape if turned else shape
             """Width of a pixel in terms of its height."""
+            # Read here, not when asked for: FFmpeg's stream is gone once the file is closed, and reads as rubbish.
+            self.rate: Fraction = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+            """Frames a second, on average or as a guess."""
+            self.seconds = _stated_seconds(self._container, self._stream)
+            """Length of the pictures as the file states it; None where it does not."""
+            self.expected_frames: int | None = self._stream.frames or None
+            """How many frames there should be; None where the file does not let one tell."""
+            if self.expected_frames is None and self.seconds is not None:
+                self.expected_frames = max(1, round(self.seconds * self.rate))
         except BaseException:
             self.close()
             raise
@@ -101,23 +110,6 @@ class VideoReader:
     def close(self) -> None:
         """Close the file."""
         self._container.close()
-
-    @property
-    def rate(self) -> Fraction:
-        """Frames a second, on average or as a guess."""
-        return self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
-
-    @property
-    def seconds(self) -> float | None:
-        """Length of the pictures as the file states it; None where it does not."""
-        return _stated_seconds(self._container, self._stream)
-
-    @property
-    def expected_frames(self) -> int | None:
-        """How many frames there should be; None where the file does not let one tell."""
-        if self._stream.frames:
-            return self._stream.frames
-        return None if self.seconds is None else max(1, round(self.seconds * self.rate))
 
     def frames(self, skip: int = 0) -> Iterator[Frame]:
         """All frames but the first `skip`, once. Those skipped are decoded, for frames build on those before them."""
