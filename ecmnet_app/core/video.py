@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ecmnet_app.core.segmentation import Segmentation
@@ -115,7 +116,7 @@ def segment_video(
         name: of the video in messages; its path by default.
 
     Raises:
-        VideoError: the video cannot be read, or an answer cannot be written.
+        VideoError: the video cannot be read, an answer cannot be written, or another run is writing the same.
         EcmnetError: of `predict`. Parts that are whole stay for the next run.
     """
     options = {**(options or {}), **({} if smoother is None else {"smoother": smoother})}
@@ -172,7 +173,9 @@ class _Parts:
         self.state: Mapping[str, NDArray[Any]] = {}
         self._whole = 0  # frames in parts that are whole
         self._failed = False
+        self._lock = FileLock(folder / "lock")  # the system's: none is left by a run that was killed
         with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
             self._claim(json.dumps(identity, sort_keys=True))
         while self._path().exists():
             self._load(self._path())
@@ -189,12 +192,21 @@ class _Parts:
             self._writer.discard()
         if not self.paths:
             shutil.rmtree(self._folder, ignore_errors=True)
+        self._lock.release()
 
     def _claim(self, identity: str) -> None:
         """Take the folder for this job; parts of another are of no use."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise VideoError(
+                f"another run is at work in {self._folder}: wait until it is through, or have these answers elsewhere"
+            ) from error
         note = self._folder / "job.json"
         if not note.exists() or note.read_text("utf-8") != identity:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            for left in self._folder.iterdir():
+                if left.name != "lock":
+                    left.unlink()
             write_atomically(note, identity.encode())
 
     def _path(self) -> Path:

@@ -156,6 +156,23 @@ def test_parts_of_another_job_are_not_gone_on_with(segmenter: Segmenter, tmp_pat
     steps.close()
 
 
+def test_two_runs_do_not_write_the_same_answers(segmenter: Segmenter, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", frames=30, size=SMALL)
+    first = segment_video(source, VideoAnswers(tmp_path / "a"), segmenter.predict_batch)
+    while next(first).done < 10:
+        pass
+    with pytest.raises(VideoError, match=r"another run is at work in .*a\.parts: wait"):
+        run(source, tmp_path / "a", segmenter)
+    assert list(first)[-1].done == 30, "the one that was first goes on"
+    assert [path.name for path in sorted(tmp_path.glob("a*"))] == [
+        "a.mp4",
+        "a_areas.csv",
+        "a_masks.mkv",
+        "a_overlay.mp4",
+    ]
+    run(source, tmp_path / "a", segmenter)
+
+
 def test_closing_ends_all_threads_and_leaves_nothing(segmenter: Segmenter, tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", frames=60, size=SMALL)
     before = threading.active_count()
