@@ -73,7 +73,7 @@ def _assemble(job: BagJob, about: dict[str, Any], folder: Path) -> BagSummary:
         rows.writerow(["topic", "log_time_ns", "stamp_ns", "confidence", *about["names"]])
         for topic in about["topics"]:
             channel = channel_of(f"{topic}/label_info", LABEL_INFO, LATCHED)
-            data = label_info(about["names"][:-1], about["identity"]["settings"]["threshold"] or 0.0, about["start"])
+            data = label_info(about["names"], about["identity"]["settings"]["threshold"] or 0.0, about["start"])
             writer.write(Message(channel, about["start"], about["start"], 0, data))
         for number in range(len(about["cuts"]) - 1):
             path = part_path(job.parts, number)

@@ -12,7 +12,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from ecmnet_app.bags.storage import Channel, Message
-from ecmnet_app.core.labels import UNLABELLED, UNLABELLED_NAME
+from ecmnet_app.core.labels import UNLABELLED
 from ecmnet_app.errors import ImageError
 from ecmnet_app.ros_messages import compressed_to_rgb, image_to_rgb
 
@@ -152,9 +152,9 @@ def gray_image(header: Any, pixels: NDArray[np.uint8]) -> bytes:
 
 
 def label_info(names: Sequence[str], threshold: float, stamp: int) -> bytes:
-    """A LabelInfo: the names of the ids from 0 on, and of 255."""
+    """A LabelInfo: the names of the ids from 0 on, and last that of 255."""
     kind = _store().types["vision_msgs/msg/VisionClass"]
-    classes = [kind(class_id=id_, class_name=name) for id_, name in enumerate(names)]
-    classes.append(kind(class_id=UNLABELLED, class_name=UNLABELLED_NAME))
+    ids = [*range(len(names) - 1), UNLABELLED]
+    classes = [kind(class_id=id_, class_name=name) for id_, name in zip(ids, names, strict=True)]
     message = _store().types[LABEL_INFO](header=_header(stamp, ""), class_map=classes, threshold=threshold)
     return bytes(_store().serialize_cdr(message, LABEL_INFO))
