@@ -87,7 +87,8 @@ class ECMNet(nn.Module):
         self.decoder = nn.ModuleList(stage(width, config.decoder_dilations) for _ in range(3))
         self.upsamples = nn.ModuleList(Upsample(width) for _ in range(3))
         self.classifier = nn.Conv2d(width, config.num_classes, 1)
-        self.apply(_initialise)
+        if not self.classifier.weight.is_meta:  # nothing to fill, and torch would import its compiler for it
+            self.apply(_initialise)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Logits of every class.

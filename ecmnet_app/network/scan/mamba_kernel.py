@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 
-import torch
 from torch import Tensor
 
 __all__ = ["is_available", "selective_scan"]
 
 
+@cache
 def is_available() -> bool:
     """Whether mamba-ssm imports; it needs CUDA to be built."""
-    return _imports()
-
-
-torch.compiler.assume_constant_result(is_available)  # compilers cannot trace an import that may fail
-
-
-@cache
-def _imports() -> bool:
     try:
         import mamba_ssm.ops.selective_scan_interface  # noqa: F401
     except ImportError:
