@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,11 @@ from numpy.typing import NDArray
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is defined: they run on the CPU then
 
-from random_nets import blobs, random_net
+from random_nets import FEW_BLOCKS, blobs, random_net
 
 from ecmnet_app.core import Segmenter
 from ecmnet_app.core.labels import CAMVID, CITYSCAPES
 from ecmnet_app.core.weights import save_weights
-from ecmnet_app.network import ECMNetConfig
 
 CAMVID_FOLDER = Path(__file__).parent.parent.parent / "shared" / "camvid"
 
@@ -28,7 +28,7 @@ CAMVID_FOLDER = Path(__file__).parent.parent.parent / "shared" / "camvid"
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of a .safetensors file of an untrained network, its JSON beside it."""
     stem = tmp_path_factory.mktemp("weights") / "tiny"
-    save_weights(stem, random_net(), CAMVID, working_short_side=360)
+    save_weights(stem, random_net(FEW_BLOCKS), CAMVID, working_short_side=360)
     return stem.with_suffix(".safetensors")
 
 
@@ -36,7 +36,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def city_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Likewise, of another untrained network that knows the classes of Cityscapes and works at 256 pixels."""
     stem = tmp_path_factory.mktemp("weights") / "city"
-    save_weights(stem, random_net(ECMNetConfig.named("ecmnet", 19), seed=1), CITYSCAPES, working_short_side=256)
+    save_weights(stem, random_net(replace(FEW_BLOCKS, num_classes=19), seed=1), CITYSCAPES, working_short_side=256)
     return stem.with_suffix(".safetensors")
 
 

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD
 from ecmnet_app.network import ECMNet, ECMNetConfig
 
+FEW_BLOCKS = ECMNetConfig(dilations=((2,), (4,), (8,)), decoder_dilations=(2,))
+"""The paper's network with one block a stage: every kind of layer at its width, in a quarter of the time."""
+
 
 def blobs(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     """A picture of soft blobs of colour: RGB uint8, shape (height, width, 3)."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from random_nets import random_net
+from random_nets import FEW_BLOCKS, random_net
 
 from ecmnet_app.core import CAMVID, Segmenter, load_weights, save_weights
 from ecmnet_app.core import cache as files
@@ -25,7 +25,6 @@ from ecmnet_app.core.engines.folded import fold
 from ecmnet_app.errors import DeviceError
 from ecmnet_app.media.files import EXAMPLES_FOLDER
 from ecmnet_app.media.images import read_image
-from ecmnet_app.network import ECMNetConfig
 from ecmnet_app.training.datasets import load_dataset
 from ecmnet_app.training.metrics import ConfusionMatrix
 
@@ -41,15 +40,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "ecmnet"
-
-
-@pytest.fixture(scope="module")
-def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a network of few blocks, which compiles in a third of the time: for what is about files."""
-    config = ECMNetConfig(dilations=((2,), (2,), (2,)), decoder_dilations=(2,))
-    stem = tmp_path_factory.mktemp("weights") / "small"
-    save_weights(stem, random_net(config), CAMVID, working_short_side=360)
-    return stem.with_suffix(".safetensors")
 
 
 def only_file(folder: Path) -> Path:
@@ -120,11 +110,11 @@ def test_answers_stay_when_the_engine_goes_on(tiny_weights: Path, make_picture: 
     assert torch.equal(first, before)
 
 
-def test_it_runs_on_as_many_threads_as_asked(small_weights: Path, folder: Path) -> None:
+def test_it_runs_on_as_many_threads_as_asked(tiny_weights: Path, folder: Path) -> None:
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):  # compiled, and read again
-            engine = Segmenter.from_pretrained(small_weights, device="cpu", engine=HERE[0], threads=threads).engine
+            engine = Segmenter.from_pretrained(tiny_weights, device="cpu", engine=HERE[0], threads=threads).engine
             assert isinstance(engine, openvino_cpu.OpenVINOEngine)
             assert engine._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == threads
             only_file(folder)
@@ -181,7 +171,7 @@ def test_int8_names_a_street_as_float32_does() -> None:
 
 @needs_int8
 def test_int8_bears_channels_that_are_nothing(tmp_path: Path, make_picture: MakePicture) -> None:
-    net = random_net(ECMNetConfig(dilations=((2,), (2,), (2,)), decoder_dilations=(2,)))
+    net = random_net(FEW_BLOCKS)
     first = next(module for module in net.modules() if isinstance(module, torch.nn.Conv2d))
     with torch.no_grad():
         first.weight[::2] = 0
@@ -194,9 +184,9 @@ def test_int8_bears_channels_that_are_nothing(tmp_path: Path, make_picture: Make
 
 
 def test_auto_takes_the_first_that_starts(
-    small_weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    weights = load_weights(small_weights)
+    weights = load_weights(tiny_weights)
     assert available_engines(CPU) == [*HERE, "eager"]
     assert make_engine("auto", weights, CPU).name == HERE[0]
 
@@ -212,24 +202,24 @@ def test_auto_takes_the_first_that_starts(
 
 @pytest.mark.parametrize("package", ["openvino", "onnx"])
 def test_without_its_packages_eager_runs_and_a_warning_says_so(
-    package: str, small_weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    package: str, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     find = openvino_cpu.importlib.util.find_spec
     monkeypatch.setattr(openvino_cpu.importlib.util, "find_spec", lambda name: None if name == package else find(name))
     openvino_cpu.engines_here.cache_clear()
     try:
-        assert make_engine("auto", load_weights(small_weights), CPU).name == "eager"
+        assert make_engine("auto", load_weights(tiny_weights), CPU).name == "eager"
         assert f"pip install {package}" in caplog.text
         with pytest.raises(DeviceError, match="no engine 'openvino' for cpu; choose one of auto, eager"):
-            make_engine("openvino", load_weights(small_weights), CPU)
+            make_engine("openvino", load_weights(tiny_weights), CPU)
     finally:
         openvino_cpu.engines_here.cache_clear()
 
 
 @pytest.fixture
-def answer_anew(small_weights: Path, make_picture: MakePicture, folder: Path) -> Callable[[], bytes]:
+def answer_anew(tiny_weights: Path, make_picture: MakePicture, folder: Path) -> Callable[[], bytes]:
     """A new engine's answer to one picture."""
-    weights = load_weights(small_weights)
+    weights = load_weights(tiny_weights)
     return lambda: make_engine(HERE[0], weights, CPU).logits(make_picture(64, 96)[None]).numpy().tobytes()
 
 
@@ -270,8 +260,8 @@ def test_a_folder_that_cannot_be_written_costs_time_only(
     assert answer_anew() == answer
 
 
-def test_other_weights_settings_and_precisions_are_kept_apart(small_weights: Path, folder: Path) -> None:
-    weights = load_weights(small_weights)
+def test_other_weights_settings_and_precisions_are_kept_apart(tiny_weights: Path, folder: Path) -> None:
+    weights = load_weights(tiny_weights)
     for name in HERE:
         make_engine(name, weights, CPU)
     make_engine(HERE[0], replace(weights, mean=(0.1, 0.2, 0.3)), CPU)
@@ -298,9 +288,9 @@ print(segmenter.predict(np.arange(64 * 96 * 3, dtype=np.uint8).reshape(64, 96, 3
 """
 
 
-def test_processes_that_start_at_once_do_not_disturb_each_other(small_weights: Path, folder: Path) -> None:
+def test_processes_that_start_at_once_do_not_disturb_each_other(tiny_weights: Path, folder: Path) -> None:
     def start(_: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", START, str(small_weights), HERE[0]]
+        command = [sys.executable, "-c", START, str(tiny_weights), HERE[0]]
         return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
     with ThreadPoolExecutor() as pool:
@@ -319,10 +309,10 @@ socket.getaddrinfo = socket.socket.connect = refuse
 """
 
 
-def test_it_calls_nobody_and_leaves_nothing_at_home(small_weights: Path, tmp_path: Path, folder: Path) -> None:
+def test_it_calls_nobody_and_leaves_nothing_at_home(tiny_weights: Path, tmp_path: Path, folder: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    command = [sys.executable, "-c", f"{GUARD}{START}\nimport time; time.sleep(1)", str(small_weights), HERE[0]]
+    command = [sys.executable, "-c", f"{GUARD}{START}\nimport time; time.sleep(1)", str(tiny_weights), HERE[0]]
     run = subprocess.run(
         command, capture_output=True, text=True, timeout=120, env={**os.environ, "HOME": str(home), "CI": ""}
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from random_nets import FEW_BLOCKS
 
 from ecmnet_app.cli import main
 from ecmnet_app.core import load_weights
@@ -28,7 +30,8 @@ def saved(
     initial: dict[str, object] | None = None,
 ) -> Weights:
     """Weights whose every floating value is `value`."""
-    net = ECMNet(ECMNetConfig.named(variant))
+    blocks = {name: getattr(FEW_BLOCKS, name) for name in ("dilations", "decoder_dilations")}
+    net = ECMNet(replace(ECMNetConfig.named(variant), **blocks))
     with torch.no_grad():
         for tensor in net.state_dict().values():
             tensor.fill_(value)
