@@ -174,19 +174,20 @@ def test_a_run_that_was_killed_before_it_had_written_what_it_is_about_is_gone_on
     check(segment_bags(jobs, replace(work, resume=True)), undisturbed[:1])
 
 
-@pytest.mark.parametrize("name", ["job.json", "000000.json"])
 def test_what_a_loss_of_power_has_emptied_fails_its_bag_alone(
-    recordings: list[Path], work: Work, undisturbed: list[BagResult], tmp_path: Path, name: str
+    recordings: list[Path], work: Work, undisturbed: list[BagResult], tmp_path: Path
 ) -> None:
-    jobs = jobs_below(tmp_path, recordings)
+    names = ["job.json", "000000.json"]
+    jobs = [*(BagJob(recordings[0], tmp_path / name) for name in names), BagJob(recordings[1], tmp_path / "b")]
     segmenter = Segmenter.from_pretrained(work.network.weights, "cpu", "eager", 1)
-    prepare_bag(jobs[0], work.settings, segmenter)
-    segment_parts(jobs[0], work.settings, segmenter, 0, 1)
-    (jobs[0].parts / name).write_bytes(b"")
-    failed, done = segment_bags(jobs, replace(work, resume=True))
-    assert (
-        str(failed.problem) == f"{jobs[0].parts / name} is damaged; remove {jobs[0].parts}, and segment the bag again"
-    )
+    for job, name in zip(jobs, names, strict=False):
+        prepare_bag(job, work.settings, segmenter)
+        segment_parts(job, work.settings, segmenter, 0, 1)
+        (job.parts / name).write_bytes(b"")
+    *failed, done = segment_bags(jobs, replace(work, resume=True))
+    for result, name in zip(failed, names, strict=True):
+        parts = result.job.parts
+        assert str(result.problem) == f"{parts / name} is damaged; remove {parts}, and segment the bag again"
     check([done], undisturbed[1:])
 
 
