@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ecmnet_app.cli import main
 from ecmnet_app.network import ECMNet, ECMNetConfig
-from ecmnet_app.network.audit import PAPER, Count, audit_table, count
+from ecmnet_app.network.audit import PAPER, Count, count
 from ecmnet_app.network.edab import DDA
 
 SIZE = (512, 512)
@@ -102,8 +103,9 @@ def test_an_operation_without_a_rule_is_an_error(monkeypatch: pytest.MonkeyPatch
         count(ECMNetConfig.named("baseline"), (32, 32))
 
 
-def test_the_table_states_rule_and_figures(counts: dict[str, Count]):
-    table = audit_table()
+def test_the_command_states_rule_and_figures(counts: dict[str, Count], capsys: pytest.CaptureFixture[str]):
+    assert main(["info", "--audit"]) == 0
+    table = capsys.readouterr().out
     rows = {line.split()[0]: line for line in table.splitlines() if line[:1].isalnum()}
     for variant, (parameters, g) in PAPER.items():
         figures = (
