@@ -8,7 +8,7 @@ BIN := .venv/bin
 demo: .venv/app  ## serve the page on http://127.0.0.1:7860
 	$(BIN)/python -m ecmnet_app.gradio
 
-test: .venv/dev  ## everything but the long tests, in two processes of one thread each; 8 to 17 minutes on two shared cores
+test: .venv/dev  ## everything but the long tests, in two processes of one thread each; about 11 minutes on two shared cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-long: .venv/dev  ## the long tests
