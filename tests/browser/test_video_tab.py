@@ -103,7 +103,7 @@ def test_a_video_becomes_a_player_a_chart_and_downloads(page, drive: Path) -> No
     assert state[:2] == [128, 96]
     assert state[2] == pytest.approx(2, abs=0.1)
     assert "20 frames in" in page.inner_text("#player .progress .note")
-    assert not page.is_visible("#video-stop")
+    page.wait_for_selector("#video-stop", state="hidden")
 
     # The strip is full of the classes' colours, over its whole length.
     colours = page.evaluate("""() => {
@@ -154,7 +154,7 @@ def test_progress_and_preview_while_it_runs_and_stop_leaves_nothing(page, long_d
 
     page.click("#video-stop")
     page.wait_for_selector(FILM.format("empty"))
-    assert page.is_visible("#video-start")
+    page.wait_for_selector("#video-start")  # which comes by another message than the film goes
     wait_until_gone(running)
 
 
@@ -165,7 +165,7 @@ def test_removing_the_file_ends_its_video(page, long_drive: Path, temporary: Pat
     running = [folder for folder in jobs(temporary) if folder not in before]
     page.locator("#video button[aria-label]").first.click()
     page.wait_for_selector(FILM.format("empty"))
-    assert page.is_visible("#video-start")
+    page.wait_for_selector("#video-start")  # which comes by another message than the film goes
     wait_until_gone(running)
 
 
