@@ -6,16 +6,16 @@ import math
 from random import Random
 
 from . import furniture, ground
-from .cars import COLORS
+from .cars import COLORS, COMMON
 from .ground import KERB, Path
 from .houses import block, shop, terrace
 from .materials import Color
 from .mesh import Mesh
 from .trees import hedge
-from .world import House, Light, World
+from .world import Light, World
 
 END = 170.0  # metres along the street; what is farther is skyline
-MODELS = ("hatch", "hatch", "saloon", "suv", "small", "van")
+HOUSES = {"terrace": (terrace, (4.8, 7.5)), "shop": (shop, (5.5, 8.5)), "block": (block, (13.0, 19.0))}  # and widths
 
 
 def anywhere(seed: int) -> World:
@@ -123,13 +123,8 @@ def _frontage(w: World, rng: Random, side: int) -> None:
         else:
             setback = 0.0 if kind == "shop" else rng.choice((0.0, 1.6, 2.5, 5.5))
             storeys, share = rng.randrange(2, 6 if kind == "block" else 4), rng.random()
-            makers: dict[str, House] = {
-                "terrace": lambda p, r, x, n=storeys, c=share: terrace(p, r, x, n, c),
-                "shop": lambda p, r, x, n=storeys, c=share: shop(p, r, x, n, c),
-                "block": lambda p, r, x, n=storeys, c=share: block(p, r, x, n, c),
-            }
-            widths = {"terrace": (4.8, 7.5), "shop": (5.5, 8.5), "block": (13.0, 19.0)}[kind]
-            w.houses(side, (at, to), makers[kind], widths, setback)
+            make, widths = HOUSES[kind]
+            w.houses(side, (at, to), lambda p, r, x, m=make, n=storeys, c=share: m(p, r, x, n, c), widths, setback)
             if setback:
                 _edge(w, rng, side, at, to, rng.choice(("wall", "hedge", "railings", "boards", "mixed")))
         at = to + rng.choice((2.0, 6.0, 12.0))
@@ -163,9 +158,9 @@ def _kerbside(w: World, rng: Random, side: int) -> None:
         w.sign(kind, rng.uniform(7, 60), side, rng.uniform(0.35, w.walk), rng.uniform(2.0, 2.9))
     if rng.random() < 0.3:
         s = rng.uniform(10, 30)
-        for at, d in ((s, side), (s + rng.uniform(8, 14), side)):
+        for at in (s, s + rng.uniform(8, 14)):
             light = furniture.traffic_light(w.palette, rng.choice(("red", "green")))
-            w.path.put(light, at, d * (w.half + 0.5), 0, KERB)
+            w.path.put(light, at, side * (w.half + 0.5), 0, KERB)
         w.path.put(furniture.railings(w.palette, 8.0), s + 1, side * (w.half + 0.5), 0, KERB)
     if rng.random() < 0.25:
         s = rng.uniform(4, 20)
@@ -183,14 +178,12 @@ def _kerbside(w: World, rng: Random, side: int) -> None:
 
 
 def _traffic(w: World, rng: Random) -> None:
-    at = rng.uniform(9, 30)
-    while at < 90:
-        w.drive(at, -rng.uniform(0.35, 0.5) * w.half, rng.choice(MODELS), rng.choice(COLORS), rng.uniform(4, 9))
-        at += rng.uniform(9, 50)
-    at = rng.uniform(6, 40)
-    while at < 90:
-        w.drive(at, rng.uniform(0.35, 0.5) * w.half, rng.choice(MODELS), rng.choice(COLORS), -rng.uniform(4, 9))
-        at += rng.uniform(9, 50)
+    for along, first in ((1, (9, 30)), (-1, (6, 40))):
+        at = rng.uniform(*first)
+        while at < 90:
+            d = -along * rng.uniform(0.35, 0.5) * w.half
+            w.drive(at, d, rng.choice(COMMON), rng.choice(COLORS), along * rng.uniform(4, 9))
+            at += rng.uniform(9, 50)
     for _ in range(rng.randrange(1, 5)):
         along = rng.choice((-1, 1))
         w.rider(7 + 30 * rng.random() ** 1.5, -along * rng.uniform(0.55, 0.8) * w.half, along)

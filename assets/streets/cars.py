@@ -19,6 +19,7 @@ from .ground import Path
 from .materials import Color, Palette, srgb
 from .mesh import Mesh, place
 
+COMMON = ("hatch", "hatch", "saloon", "suv", "small", "van")  # models, as often as they are seen
 COLORS = (
     "7f858a",
     "9aa0a4",
@@ -358,7 +359,7 @@ class Garage:
         """Parked cars bumper to bumper, a place in five or so left empty."""
         at = s[0]
         while at < s[1]:
-            model = rng.choice(("hatch", "hatch", "saloon", "suv", "small", "van"))
+            model = rng.choice(COMMON)
             length = MODELS[model].length
             if rng.random() < fill:
                 self.park(
