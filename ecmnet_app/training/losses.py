@@ -13,7 +13,7 @@ from ecmnet_app.core.labels import UNLABELLED
 __all__ = ["BEHIND", "class_weights", "distillation_loss", "segmentation_loss"]
 
 BEHIND = 64
-"""Added to a label in a target: the pixel is of this class or of an unnamed one that stands before it."""
+"""Added to a label in a target: the pixel is of this class, or something unnamed stands before it."""
 
 Reduce = Callable[[Tensor], Tensor]
 """Adds sums over processes; the identity for one process."""
@@ -36,8 +36,8 @@ def segmentation_loss(
 ) -> Tensor:
     """Loss of a batch.
 
-    Where the target is a class + BEHIND, any answer of that class or of the unnamed ones is right: their
-    probabilities count together (partial labels, Cour, Sapp, Taskar, JMLR 2011).
+    Where the target is a class + BEHIND, the loss is that of the named classes alone, as if the unnamed ones were not
+    among the answers: it says which of the named is there or behind, and nothing of what stands before.
 
     Args:
         logits: (B, K, h, w) at half of the target's resolution, interpolated here as in the network.
@@ -50,13 +50,13 @@ def segmentation_loss(
         reduce: adds the sums of all processes, so that several equal one with the whole batch.
     """
     full = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear", align_corners=False)
-    log_probability = F.log_softmax(full, dim=1)
-    loss = _cross_entropy(log_probability, target, weights, unnamed, reduce)
+    log_probability, known = _named(full, target, unnamed)
+    loss = _cross_entropy(log_probability, known, weights, reduce)
     if jaccard_weight:
-        loss = loss + jaccard_weight * _jaccard(log_probability.exp(), target, unnamed, reduce)
+        loss = loss + jaccard_weight * _jaccard(log_probability.exp(), known, reduce)
     for aux, weight in zip(auxiliary, auxiliary_weights, strict=True):
         small = F.interpolate(target[:, None].float(), aux.shape[-2:], mode="nearest")[:, 0].long()
-        loss = loss + weight * _cross_entropy(F.log_softmax(aux.float(), dim=1), small, weights, unnamed, reduce)
+        loss = loss + weight * _cross_entropy(*_named(aux.float(), small, unnamed), weights, reduce)
     return loss
 
 
@@ -76,29 +76,28 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float
     return (teacher.exp() * (teacher - student)).sum(dim=1).mean() * temperature**2
 
 
-def _cross_entropy(
-    log_probability: Tensor, target: Tensor, weights: Tensor, unnamed: Sequence[int], reduce: Reduce
-) -> Tensor:
+def _named(logits: Tensor, target: Tensor, unnamed: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Log probabilities, and the target without BEHIND: where it was, the unnamed classes have no probability."""
+    if not unnamed:  # no label bears BEHIND, and there are sets of more classes than that
+        return F.log_softmax(logits, dim=1), target
+    behind = (target >= BEHIND) & (target != UNLABELLED)
+    left_out = _one_of(unnamed, logits) & behind[:, None]
+    return F.log_softmax(logits.masked_fill(left_out, -1e4), dim=1), torch.where(behind, target - BEHIND, target)
+
+
+def _cross_entropy(log_probability: Tensor, target: Tensor, weights: Tensor, reduce: Reduce) -> Tensor:
     labelled = target != UNLABELLED
-    index = torch.where(labelled, _class_of(target, unnamed), 0)
+    index = torch.where(labelled, target, 0)
     weight = weights[index] * labelled
     likelihood = log_probability.gather(1, index[:, None])[:, 0]
-    if unnamed:
-        hiding = log_probability.masked_fill(~_one_of(unnamed, log_probability), -torch.inf).logsumexp(dim=1)
-        likelihood = torch.where(target >= BEHIND, torch.logaddexp(likelihood, hiding), likelihood)
     sums = reduce(torch.stack([(weight * likelihood).sum(), weight.sum()]))
     return -sums[0] / sums[1].clamp_min(1e-6)
 
 
-def _jaccard(probability: Tensor, target: Tensor, unnamed: Sequence[int], reduce: Reduce) -> Tensor:
+def _jaccard(probability: Tensor, target: Tensor, reduce: Reduce) -> Tensor:
     classes = torch.arange(probability.shape[1], device=target.device)[:, None, None]
     labelled = (target != UNLABELLED)[:, None]
-    truth = (labelled & (_class_of(target, unnamed)[:, None] == classes)).float()
-    if unnamed:
-        # What unnamed classes got is counted for the label that they stand before.
-        hiding = probability * _one_of(unnamed, probability)
-        moved = probability - hiding + truth * hiding.sum(dim=1, keepdim=True)
-        probability = torch.where(target[:, None] >= BEHIND, moved, probability)
+    truth = (target[:, None] == classes).float()
     probability = probability * labelled
     intersection = (probability * truth).sum(dim=(0, 2, 3))
     union = (probability + truth).sum(dim=(0, 2, 3)) - intersection
@@ -107,11 +106,6 @@ def _jaccard(probability: Tensor, target: Tensor, unnamed: Sequence[int], reduce
     present = (occurring > 0).float()
     index = (intersection + 1) / (union + 1)
     return 1 - (index * present).sum() / present.sum().clamp_min(1)
-
-
-def _class_of(target: Tensor, unnamed: Sequence[int]) -> Tensor:
-    """Without BEHIND, which no label bears where nothing is unnamed: there are sets of more classes."""
-    return target % BEHIND if unnamed else target
 
 
 def _one_of(ids: Sequence[int], scores: Tensor) -> Tensor:

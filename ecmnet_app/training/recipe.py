@@ -42,7 +42,7 @@ class DataSource:
     differ or it has no labels. Its splits may then be any folders of pictures."""
     unnamed: tuple[int, ...] = ()
     """Classes that this set's labels do not name: such a pixel bears the label of what is behind it, or none.
-    So every label is taken as that class or one of these. The same for all sets of a recipe that have any."""
+    So its labels train the other classes among themselves. The same for all sets of a recipe that have any."""
     terms: str = "not stated"
     """What may be done with the data; kept in the weights' record."""
     source: str = "not stated"

@@ -318,7 +318,7 @@ def test_training_on_labels_that_may_hide_others(folder: Path) -> None:
     assert plain is not None
     assert weights is not None
     losses = [float(rows(folder, out)[0][1]) for out in ("named", "unnamed")]
-    assert 0 < losses[1] < losses[0], "two more answers are right"
+    assert 0 < losses[1] < losses[0], "two wrong answers fewer"
     assert load_weights(weights.with_suffix(".safetensors")).training["recipe"]["data"][0]["unnamed"] == [9, 10]
 
 
