@@ -42,7 +42,9 @@ def main() -> None:
             picture = rendering.develop(light, world.light.exposure, seed)
             picture.save(pictures / f"{seed:04d}_{k}.webp", quality=88, method=4)
             mask = Image.fromarray(painted(rendering.labels(*args.size)))
-            mask.save(masks / f"{seed:04d}_{k}.png", optimize=True)
+            unfinished = masks / f"{seed:04d}_{k}.part"  # half a label must not pass for a street that is done
+            mask.save(unfinished, "png", optimize=True)
+            unfinished.rename(unfinished.with_suffix(".png"))
         print(f"{seed}: {time.perf_counter() - start:.0f} s", flush=True)
 
 
