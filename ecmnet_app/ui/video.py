@@ -113,13 +113,15 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
         concurrency_limit=MAX_VIDEOS,
         api_visibility="private",
     )
-    gr.on(
-        [stop.click, video.clear],
+    cancelled = gr.on(
+        [stop.click, video.clear], lambda: None, None, None, cancels=running, queue=False, api_visibility="private"
+    )
+    # Through the queue, behind what the run has sent: a view that came after this would stay.
+    cancelled.then(
         lambda: (None, gr.Button(visible=True), gr.Button(visible=False)),
         None,
         [player, start, stop],
-        cancels=running,
-        queue=False,
+        show_progress="hidden",
         api_visibility="private",
     )
 
