@@ -152,10 +152,11 @@ def test_a_node_that_rests_and_goes_on_leaves_the_bag_alone(tmp_path: Path) -> N
                 break
         for transition in ("deactivate", "activate", "deactivate"):
             order = ["ros2", "lifecycle", "set", "/ecmnet", transition]
-            said = subprocess.run(
-                order, capture_output=True, text=True, env=environment, timeout=60, check=False
-            ).stdout
-            assert "Transitioning successful" in said, said + log.read_text()
+            for _ in range(10):
+                told = subprocess.run(order, capture_output=True, text=True, env=environment, timeout=60, check=False)
+                if "Node not found" not in told.stderr:  # by the command, which looks for nodes only briefly
+                    break
+            assert "Transitioning successful" in told.stdout, told.stdout + told.stderr + log.read_text()
         time.sleep(2)
         state = ["ros2", "lifecycle", "get", "/ecmnet"]
         assert "inactive" in subprocess.run(state, capture_output=True, text=True, env=environment, check=False).stdout
