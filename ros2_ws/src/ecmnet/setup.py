@@ -10,7 +10,7 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/ecmnet"]),
         ("share/ecmnet", ["package.xml"]),
         ("share/ecmnet/launch", glob("launch/*.py")),
-        ("share/ecmnet/config", glob("config/*.yaml")),
+        ("share/ecmnet/config", glob("config/*")),
         ("share/ecmnet/rviz", glob("rviz/*.rviz")),
     ],
     install_requires=["setuptools"],
