@@ -70,3 +70,9 @@ class TestEnded(unittest.TestCase):
         launch_testing.asserts.assertExitCodes(proc_info)
         for output in proc_output:
             assert b"Traceback" not in output.text
+
+    def test_camera_and_node_had_room_for_large_messages_over_fast_dds(self, proc_info: Any) -> None:
+        assert len(list(proc_info)) == 2
+        for process in proc_info:
+            for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+                assert Path(process.env[name]).samefile(SHARE / "config" / "fastdds.xml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import runpy
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -29,6 +30,22 @@ def test_the_launch_file_is_the_packages_own_and_the_projects_is_a_relative_link
     target = PACKAGE / "launch" / "segment.launch.py"
     assert not target.is_symlink()
     assert link.resolve() == target.resolve()
+
+
+def test_a_persons_own_settings_of_fast_dds_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("launch_ros", reason="launch_ros does not import: no ROS 2 is sourced")
+    try:
+        launch_file = runpy.run_path(str(PACKAGE / "launch" / "segment.launch.py"))
+    except LookupError:  # what a package that is not found is
+        pytest.skip("the package ecmnet is not built and sourced: colcon build in ros2_ws")
+    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    assert len(launch_file["large_messages"]()) == 2
+    for name in names:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "mine")
+            assert launch_file["large_messages"]() == []
 
 
 def test_the_node_is_short() -> None:

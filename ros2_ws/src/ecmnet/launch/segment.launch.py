@@ -18,6 +18,7 @@ from launch.actions import (
     ExecuteProcess,
     OpaqueFunction,
     RegisterEventHandler,
+    SetEnvironmentVariable,
     Shutdown,
     TimerAction,
 )
@@ -35,6 +36,8 @@ SHARE = Path(get_package_share_directory("ecmnet"))
 ACTIVE_PYTHON = os.path.join(os.environ["VIRTUAL_ENV"], "bin", "python") if "VIRTUAL_ENV" in os.environ else ""
 AFTER_BAG = 3.0
 """Seconds for the last masks after a bag has ended."""
+PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+"""Name a file of settings to Fast DDS: the first of Humble and Jazzy, the second of what came after."""
 RECORDED = "mask|confidence|label_info|camera_info|latency"
 
 ARGUMENTS = [
@@ -100,7 +103,7 @@ def start(context: LaunchContext) -> list[Any]:
         output="screen",
         emulate_tty=True,
     )
-    actions: list[Any] = [node, *autostart(node)]
+    actions: list[Any] = [*large_messages(), node, *autostart(node)]
     if arguments["camera"]:
         actions.append(camera(arguments, namespace))
     if arguments["record"]:
@@ -145,6 +148,13 @@ def overrides(arguments: dict[str, str], topics: list[str]) -> dict[str, Any]:
     if arguments["depth_topic"]:
         given["depth_topics"] = split(arguments["depth_topic"])
     return given
+
+
+def large_messages() -> list[Any]:
+    """For Fast DDS, under which a camera's pictures and our clouds would not arrive; what a person has set stays."""
+    if any(name in os.environ for name in (*PROFILES, "FASTDDS_BUILTIN_TRANSPORTS")):
+        return []
+    return [SetEnvironmentVariable(name, str(SHARE / "config" / "fastdds.xml")) for name in PROFILES]
 
 
 def autostart(node: LifecycleNode) -> list[Any]:
