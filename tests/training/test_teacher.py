@@ -287,13 +287,27 @@ def test_learning_from_a_teacher(folder: Path) -> None:
         assert (folder / "taught-parts" / name).read_bytes() == (folder / "taught" / name).read_bytes()
 
 
+def contrary(folder: Path) -> Path:
+    """A teacher that says the opposite of the one in `done`."""
+    teacher = load_teacher(folder / "done" / "teacher.safetensors")
+    teacher.classifier.weight.data.mul_(-4)
+    save_teacher(folder / "contrary.safetensors", teacher, CAMVID, {})
+    return folder / "contrary.safetensors"
+
+
+def test_a_teacher_learns_from_others(folder: Path) -> None:
+    first, settings = folder / "done" / "teacher.safetensors", OF_TEACHER | {"teacher_weight": 1.0, "steps": 1}
+    for name, other in {"itself": first, "contrary": contrary(folder)}.items():
+        run(folder, f"teacher-by-{name}", initial=first, teachers=[other], **settings)
+    assert losses(folder, "teacher-by-itself")[0] < losses(folder, "teacher-by-contrary")[0]
+    record = teacher_header(folder / "teacher-by-contrary" / "teacher.safetensors")["recipe"]
+    assert record["initial"]["sha256"] == teacher_header(first)["sha256"]
+    assert [t["sha256"] for t in record["teachers"]] == [teacher_header(folder / "contrary.safetensors")["sha256"]]
+
+
 def test_learning_from_two(folder: Path) -> None:
     """Of the two pictures in a batch each teacher answers for one, so the distance lies between those to each alone."""
-    first = folder / "done" / "teacher.safetensors"
-    contrary = load_teacher(first)
-    contrary.classifier.weight.data.mul_(-4)
-    second = folder / "contrary.safetensors"
-    save_teacher(second, contrary, CAMVID, {})
+    first, second = folder / "done" / "teacher.safetensors", contrary(folder)
     of = {}
     for name, teachers in {"one": [first], "other": [second], "both": [first, second]}.items():
         weights = run(folder, f"taught-by-{name}", teachers=teachers, teacher_weight=1.0, steps=1)
