@@ -341,7 +341,8 @@ def test_parameters_and_services_answer_while_the_network_runs(
     print(
         f"answers {np.median(waits) * 1000:.0f} to {max(waits) * 1000:.0f} ms, predict {np.median(gaps) * 1000:.0f} ms"
     )
-    assert max(waits) < np.median(gaps), (waits, gaps)
+    # One by one each would wait for a whole picture. Beside raw pictures a DDS brings one or another late.
+    assert np.median(waits) < np.median(gaps) / 2, (waits, gaps)
     observer.call(SetBool, "/ecmnet/enable", SetBool.Request(data=False))
     observer.spin(2)
     before = len(observer.got["/ecmnet/mask"])
