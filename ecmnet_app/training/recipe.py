@@ -43,6 +43,9 @@ class DataSource:
     unnamed: tuple[int, ...] = ()
     """Classes that this set's labels do not name: such a pixel bears the label of what is behind it, or none.
     So its labels train the other classes among themselves. The same for all sets of a recipe that have any."""
+    pseudo_labels: float = 0.0
+    """Above 0, of a set without labels: what the teachers answer is its labels where it is at least so likely, 0 to 1;
+    see `training.pseudo_labels`."""
     terms: str = "not stated"
     """What may be done with the data; kept in the weights' record."""
     source: str = "not stated"
@@ -96,6 +99,16 @@ class Recipe:
             raise ConfigError("the recipe names no data: add a [[data]] table with a name")
         if any(source.weight <= 0 for source in self.data):
             raise ConfigError("the weight of every data set must be positive")
+        for source in self.data:
+            if source.pseudo_labels and (source.labels or not self.teacher_weight):
+                raise ConfigError(
+                    f"{source.name}: pseudo_labels are those of teachers for a set without labels: "
+                    "say labels = false and give the recipe a teacher_weight"
+                )
+            if not 0 <= source.pseudo_labels < 1:
+                raise ConfigError(
+                    f"{source.name}: pseudo_labels must be 0 to 1 (1 excluded), not {source.pseudo_labels}"
+                )
         if len({source.unnamed for source in self.data} - {()}) > 1:
             raise ConfigError("sets with unnamed classes must all have the same ones")
         if self.validation and self.validation.unnamed:

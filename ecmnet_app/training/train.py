@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ecmnet_app.training.datasets import Dataset, load_dataset
 from ecmnet_app.training.losses import class_weights
 from ecmnet_app.training.metrics import ConfusionMatrix
 from ecmnet_app.training.mixture import Mixture, batches, step_seed
+from ecmnet_app.training.pseudo_labels import pseudo_labels
 from ecmnet_app.training.recipe import DataSource, Recipe
 from ecmnet_app.training.report import check_drawing, draw_curves, draw_predictions, predict
 from ecmnet_app.training.step import Trainee, TrainStep
@@ -116,6 +118,14 @@ def train(
 
     mixture = Mixture([_load(s, paths, recipe) for s in recipe.data], [s.weight for s in recipe.data])
     label_set = mixture.label_set
+    committee = [fold_norms(_teacher(path, label_set, place)) for path in teachers]
+    sets = [
+        replace(dataset, labels=pseudo_labels(dataset, committee, source.pseudo_labels, place))
+        if source.pseudo_labels
+        else dataset
+        for dataset, source in zip(mixture.sets, recipe.data, strict=True)
+    ]
+    mixture = replace(mixture, sets=sets)
     validation = _load(recipe.validation, paths, recipe).to(place) if recipe.validation else None
     if validation is not None and validation.label_set != label_set:
         raise ConfigError(
@@ -130,7 +140,7 @@ def train(
         recipe,
         class_weights(shares, recipe.class_weight_offset),
         fused=place.type == "cuda",
-        teacher=Committee([fold_norms(_teacher(path, label_set, place)) for path in teachers]) if teachers else None,
+        teacher=Committee(committee) if committee else None,
     )
     shown = validation or mixture.sets[0]  # in its own classes, which `hiding` adds to
     mixture = mixture.hiding([source.unnamed for source in recipe.data]).to(place)

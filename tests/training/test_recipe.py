@@ -63,6 +63,12 @@ def test_no_such_recipe(tmp_path: Path) -> None:
         ({"data": [{"name": "a", "unnamed": [1]}, {"name": "b", "unnamed": [2]}]}, "must all have the same ones"),
         ({"data": [{"name": "a", "unnamed": [64]}]}, r"unnamed must be class ids, not \(64,\)"),
         ({"validation": {"name": "a", "unnamed": [1]}}, "validation cannot have unnamed"),
+        (
+            {"data": [{"name": "a", "pseudo_labels": 0.5}], "teacher_weight": 1},
+            "a: pseudo_labels are .* say labels = false",
+        ),
+        ({"data": [{"name": "a", "labels": False, "pseudo_labels": 0.5}]}, "give the recipe a teacher_weight"),
+        ({"data": [{"name": "a", "labels": False, "pseudo_labels": 1}], "teacher_weight": 1}, "must be 0 to 1 .1 excl"),
         ({"data": [{"split": "train"}]}, "does not fit: .*'name'"),
         ({"data": [{"name": "a", "weight": 0}]}, "weight of every data set must be positive"),
         ({"stepz": 3}, "does not fit: .*'stepz'; its fields are name, data"),

@@ -318,6 +318,23 @@ def test_learning_from_two(folder: Path) -> None:
     assert [t["sha256"] for t in record] == [teacher_header(p)["sha256"] for p in (first, second)]
 
 
+def test_a_teachers_answers_as_labels(folder: Path) -> None:
+    """Where labels are left out, the teacher's take their place: there is more to the loss than the distance to it."""
+    source = replace(load_recipe(str(folder / "tiny.toml")).data[0], labels=False)
+    named = replace(load_recipe(str(folder / "tiny.toml")).data[0], weight=1e-6)  # classes need a labelled set
+    settings: dict[str, object] = {
+        "teachers": [folder / "done" / "teacher.safetensors"],
+        "teacher_weight": 1.0,
+        "steps": 1,
+    }
+    run(folder, "without-labels", data=(source, named), **settings)
+    weights = run(folder, "pseudo-labels", data=(replace(source, pseudo_labels=0.05), named), **settings)
+    assert losses(folder, "pseudo-labels")[0] > losses(folder, "without-labels")[0] + 0.1
+    assert weights is not None
+    record = load_weights(weights.with_suffix(".safetensors")).training["recipe"]
+    assert record["data"][0]["pseudo_labels"] == 0.05
+
+
 def test_recipe_and_teacher_must_fit(folder: Path) -> None:
     teacher = folder / "done" / "teacher.safetensors"
     with pytest.raises(ConfigError, match="needs a teacher: say --teacher FILE"):
