@@ -44,9 +44,8 @@ class Run:
 def run(data: Path, steps: int, fused: bool, profile: bool = False) -> Run:
     """Train for `steps` steps by the recipe `camvid`."""
     recipe = load_recipe("camvid")
-    mixture = Mixture([load_dataset(data, "train")], [1.0])
+    mixture = Mixture([load_dataset(data, "train").to(DEVICE)], [1.0])
     shares = mixture.class_shares(11)
-    mixture = mixture.to(DEVICE)
     torch.manual_seed(0)
     torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()

@@ -43,10 +43,6 @@ class Mixture:
         """The classes that all sets have."""
         return self.sets[0].label_set
 
-    def to(self, device: torch.device) -> Mixture:
-        """Move pictures, labels and sizes to a device, as uint8."""
-        return Mixture([dataset.to(device) for dataset in self.sets], self.weights)
-
     def hiding(self, unnamed: Sequence[Sequence[int]]) -> Mixture:
         """For each set the classes that its labels do not name; its other labels get BEHIND added, see the loss.
 
@@ -59,7 +55,8 @@ class Mixture:
                 continue
             if len(dataset.label_set) > BEHIND:
                 raise ConfigError(f"{dataset.name}: unnamed works with up to {BEHIND} classes, leave it out")
-            sure = torch.isin(dataset.labels, torch.tensor((*ids, UNLABELLED), dtype=torch.uint8))
+            named = torch.tensor((*ids, UNLABELLED), dtype=torch.uint8, device=dataset.labels.device)
+            sure = torch.isin(dataset.labels, named)
             sets[i] = replace(dataset, labels=torch.where(sure, dataset.labels, dataset.labels + BEHIND))
         return Mixture(sets, self.weights)
 

@@ -21,21 +21,19 @@ __all__ = ["GRID", "SCALES", "pseudo_labels"]
 
 SCALES = (0.75, 1.0, 1.25)
 GRID = 128
-"""Pictures are padded to multiples of so many pixels: collected ones have hundreds of sizes, and cuDNN looks for the
-ways of each convolution anew at each of them."""
+"""Pictures are padded to multiples of so many pixels: collected ones have hundreds of sizes, for each of which a GPU
+would have to prepare every convolution anew."""
 
 
 @torch.no_grad()
-def pseudo_labels(
-    dataset: Dataset, teachers: Sequence[nn.Module], least: float, device: torch.device, batch_size: int = 16
-) -> Tensor:
+def pseudo_labels(dataset: Dataset, teachers: Sequence[nn.Module], least: float, batch_size: int = 16) -> Tensor:
     """The likeliest class of each pixel by the mean of all answers: of each teacher at each of SCALES.
 
     Args:
         dataset: its pictures; labels are not looked at.
-        teachers: on `device` and in eval mode; each gives logits (B, K, h, w) of pictures at any resolution.
+        teachers: on the data set's device and in eval mode; each gives logits (B, K, h, w), at any resolution, of
+            pictures (B, 3, H, W) that are normalised.
         least: probability from which on an answer is taken, 0 to 1.
-        device: where the teachers are; the pictures may be elsewhere.
         batch_size: pictures that are answered at once.
 
     Returns:
@@ -49,11 +47,11 @@ def pseudo_labels(
             alike = (padded == padded.new_tensor([height, width])).all(1).nonzero()[:, 0]
             for index in alike.split(batch_size):
                 own = [(i, *sizes[i].tolist()) for i in index.tolist()]
-                pictures = [dataset.images[i : i + 1, :, :h, :w].to(device).float() / 255 for i, h, w in own]
+                pictures = [dataset.images[i : i + 1, :, :h, :w].float() / 255 for i, h, w in own]
                 rest = [(0, width - w, 0, height - h) for _, h, w in own]
                 batch = torch.cat([F.pad(x, r, mode="replicate") for x, r in zip(pictures, rest, strict=True)])
                 probability, answer = _mean_answer(batch, teachers).max(1)
-                answer = answer.masked_fill(probability < least, UNLABELLED).to(labels)
+                answer = answer.masked_fill(probability < least, UNLABELLED).to(labels.dtype)
                 for (i, h, w), label in zip(own, answer, strict=True):
                     labels[i, :h, :w] = label[:h, :w]
                 bar.update(len(own))

@@ -116,11 +116,11 @@ def train(
         place = torch.device("cuda", distributed.rank() % torch.cuda.device_count())
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
 
-    mixture = Mixture([_load(s, paths, recipe) for s in recipe.data], [s.weight for s in recipe.data])
+    mixture = Mixture([_load(s, paths, recipe).to(place) for s in recipe.data], [s.weight for s in recipe.data])
     label_set = mixture.label_set
     committee = [fold_norms(_teacher(path, label_set, place)) for path in teachers]
     sets = [
-        replace(dataset, labels=pseudo_labels(dataset, committee, source.pseudo_labels, place))
+        replace(dataset, labels=pseudo_labels(dataset, committee, source.pseudo_labels))
         if source.pseudo_labels
         else dataset
         for dataset, source in zip(mixture.sets, recipe.data, strict=True)
@@ -143,7 +143,7 @@ def train(
         teacher=Committee(committee) if committee else None,
     )
     shown = validation or mixture.sets[0]  # in its own classes, which `hiding` adds to
-    mixture = mixture.hiding([source.unnamed for source in recipe.data]).to(place)
+    mixture = mixture.hiding([source.unnamed for source in recipe.data])
 
     first = 0
     if saved is not None:

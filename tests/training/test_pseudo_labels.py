@@ -15,8 +15,6 @@ from ecmnet_app.training.augment import normalise
 from ecmnet_app.training.datasets import Dataset, load_dataset
 from ecmnet_app.training.pseudo_labels import SCALES, pseudo_labels
 
-CPU = torch.device("cpu")
-
 
 class ByColour(nn.Module):
     """Logits at half resolution: the nearer a class's colour, the likelier it is."""
@@ -54,7 +52,7 @@ def blocks(tmp_path: Path) -> Dataset:
 
 
 def test_answers_become_labels_and_padding_stays_ignored(blocks: Dataset) -> None:
-    labels = pseudo_labels(blocks, [ByColour()], 0.6, CPU)
+    labels = pseudo_labels(blocks, [ByColour()], 0.6)
     assert (labels.dtype, labels.shape) == (torch.uint8, blocks.labels.shape)
     for found, true, (height, width) in zip(labels, blocks.labels, blocks.sizes.tolist(), strict=True):
         assert (found[height:] == UNLABELLED).all()
@@ -67,15 +65,13 @@ def test_answers_become_labels_and_padding_stays_ignored(blocks: Dataset) -> Non
 def test_pictures_are_padded_and_asked_for_at_every_scale(blocks: Dataset) -> None:
     """Of both sizes, in one batch of 128 x 128."""
     teacher = ByColour()
-    pseudo_labels(blocks, [teacher], 0.6, CPU)
+    pseudo_labels(blocks, [teacher], 0.6)
     assert teacher.sizes == [(round(scale * 128),) * 2 for scale in SCALES]
 
 
 def test_an_answer_is_where_it_was_given(blocks: Dataset) -> None:
     """A quarter of the padded picture is 32 pixels, of which the picture itself has more."""
-    for found, (height, width) in zip(
-        pseudo_labels(blocks, [Fixed(3, 4)], 0.6, CPU), blocks.sizes.tolist(), strict=True
-    ):
+    for found, (height, width) in zip(pseudo_labels(blocks, [Fixed(3, 4)], 0.6), blocks.sizes.tolist(), strict=True):
         assert (found[:height, :29] == 3).all()
         assert (found[:height, 35:width] == 4).all()
 
@@ -83,5 +79,5 @@ def test_an_answer_is_where_it_was_given(blocks: Dataset) -> None:
 @pytest.mark.parametrize(("least", "expected"), [(0.6, 2), (0.7, UNLABELLED)])
 def test_teachers_answer_together(blocks: Dataset, least: float, expected: int) -> None:
     """Two of three are two thirds of the probability."""
-    labels = pseudo_labels(blocks, [Fixed(2, 2), Fixed(2, 2), Fixed(5, 5)], least, CPU)
+    labels = pseudo_labels(blocks, [Fixed(2, 2), Fixed(2, 2), Fixed(5, 5)], least)
     assert all((y[:h, :w] == expected).all() for y, (h, w) in zip(labels, blocks.sizes.tolist(), strict=True))
