@@ -111,8 +111,10 @@ class Recipe:
                 )
         if len({source.unnamed for source in self.data} - {()}) > 1:
             raise ConfigError("sets with unnamed classes must all have the same ones")
-        if self.validation and self.validation.unnamed:
-            raise ConfigError("validation cannot have unnamed classes: a score needs labels that are sure")
+        if self.validation and (self.validation.unnamed or self.validation.pseudo_labels):
+            raise ConfigError(
+                "validation cannot have unnamed classes or pseudo_labels: a score needs labels that are sure"
+            )
         if not all(0 <= k < BEHIND for k in self.unnamed):
             raise ConfigError(f"unnamed must be class ids, not {self.unnamed}")
         for name in ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every"):

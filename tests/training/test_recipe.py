@@ -63,6 +63,7 @@ def test_no_such_recipe(tmp_path: Path) -> None:
         ({"data": [{"name": "a", "unnamed": [1]}, {"name": "b", "unnamed": [2]}]}, "must all have the same ones"),
         ({"data": [{"name": "a", "unnamed": [64]}]}, r"unnamed must be class ids, not \(64,\)"),
         ({"validation": {"name": "a", "unnamed": [1]}}, "validation cannot have unnamed"),
+        ({"validation": {"name": "a", "pseudo_labels": 0.5}}, "validation cannot have .* pseudo_labels"),
         (
             {"data": [{"name": "a", "pseudo_labels": 0.5}], "teacher_weight": 1},
             "a: pseudo_labels are .* say labels = false",
