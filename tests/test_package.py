@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import ecmnet_app
 from ecmnet_app import core, network
@@ -69,3 +71,17 @@ def test_layers_import_only_those_below(layer: str) -> None:
         assert inside <= MAY_IMPORT[layer], f"{path} imports {inside - MAY_IMPORT[layer]}"
         if layer != "ui":
             assert not found & {"gradio:", "rclpy:", "pickle:"}, path
+
+
+def test_pictures_that_the_pages_show_can_be_opened() -> None:
+    """One was once committed empty."""
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", *sorted(root.glob("docs/**/*.md")), *sorted(root.glob("assets/*.md"))]
+    shown = {page.parent / link for page in pages for link in re.findall(r"!\[[^\]]*\]\(([^):]+)\)", page.read_text())}
+    assert len(shown) > 30
+    for picture in sorted(shown):
+        if picture.suffix == ".svg":
+            assert picture.read_text().rstrip().endswith("</svg>"), picture
+        else:
+            with Image.open(picture) as opened:
+                opened.load()
