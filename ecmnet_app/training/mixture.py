@@ -55,8 +55,8 @@ class Mixture:
                 continue
             if len(dataset.label_set) > BEHIND:
                 raise ConfigError(f"{dataset.name}: unnamed works with up to {BEHIND} classes, leave it out")
-            named = torch.tensor((*ids, UNLABELLED), dtype=torch.uint8, device=dataset.labels.device)
-            sure = torch.isin(dataset.labels, named)
+            stay = torch.tensor((*ids, UNLABELLED), dtype=torch.uint8, device=dataset.labels.device)
+            sure = torch.isin(dataset.labels, stay)
             sets[i] = replace(dataset, labels=torch.where(sure, dataset.labels, dataset.labels + BEHIND))
         return Mixture(sets, self.weights)
 
