@@ -40,9 +40,8 @@ def add_parser(commands: Commands[argparse.ArgumentParser]) -> None:
         "--teacher",
         action="append",
         default=[],
-        type=Path,
-        metavar="FILE",
-        help="a trained teacher, for recipes that learn from one; once for each of several",
+        metavar="FILE|NAME",
+        help="a trained teacher, or weights, for recipes that learn from one; once for each of several",
     )
     parser.add_argument("--initial", metavar="NAME|PATH", help="weights to start from, in place of random ones")
     parser.add_argument("--steps", type=int, metavar="N", help="steps instead of the recipe's")

@@ -16,7 +16,7 @@ from torch import Tensor
 from ecmnet_app.core.weights import Weights, load_weights, save_weights
 from ecmnet_app.errors import ConfigError, WeightsError
 
-__all__ = ["average_weights"]
+__all__ = ["average_weights", "told_once"]
 
 
 def average_weights(names: Sequence[str | Path], out: Path, shares: Sequence[float] | None = None) -> Weights:
@@ -66,12 +66,11 @@ def average_weights(names: Sequence[str | Path], out: Path, shares: Sequence[flo
         training={
             "data": _once(source for part in parts for source in part.training["data"]),
             "recipe": {
-                "average": _told_once(
+                "average": told_once(
                     [
                         {"name": part.name, "share": share / sum(shares), "sha256": part.sha256, **part.training}
                         for part, share in zip(parts, shares, strict=True)
-                    ],
-                    set(),
+                    ]
                 ),
                 "data": _once(source for part in parts for source in part.training["recipe"].get("data", ())),
             },
@@ -92,17 +91,23 @@ def _kind(weights: Weights) -> tuple[object, ...]:
     return weights.architecture, weights.label_set, weights.mean, weights.std, weights.working_short_side
 
 
-def _told_once(record: Any, told: set[str]) -> Any:
-    """The record with the training of each network where it first comes up; after that its sha256 stands for it."""
+def told_once(record: Any, told: set[str] | None = None) -> Any:
+    """The record with the training of each network where it first comes up; after that its sha256 stands for it.
+
+    Args:
+        record: JSON types; an object with a `sha256` is a network.
+        told: the sha256 of those that have come up; added to.
+    """
+    told = set() if told is None else told
     if isinstance(record, list):
-        return [_told_once(entry, told) for entry in record]
+        return [told_once(entry, told) for entry in record]
     if not isinstance(record, dict):
         return record
     if "sha256" in record:
         if record["sha256"] in told:
             return {key: record[key] for key in ("name", "share", "sha256") if key in record}
         told.add(record["sha256"])
-    return {key: _told_once(value, told) for key, value in record.items()}
+    return {key: told_once(value, told) for key, value in record.items()}
 
 
 def _lineage(sha256: str, training: Mapping[str, Any]) -> set[str]:

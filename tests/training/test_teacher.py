@@ -23,6 +23,7 @@ from ecmnet_app.training.datasets import load_dataset
 from ecmnet_app.training.recipe import Recipe, load_recipe
 from ecmnet_app.training.teacher import (
     Committee,
+    Graduate,
     Teacher,
     build_teacher,
     fold_norms,
@@ -73,7 +74,7 @@ def run(
     *,
     resume: bool = False,
     stop_after: float | None = None,
-    teachers: Sequence[Path] = (),
+    teachers: Sequence[str | Path] = (),
     initial: str | Path | None = None,
     **changes: object,
 ) -> Path | None:
@@ -335,11 +336,53 @@ def test_a_teachers_answers_as_labels(folder: Path) -> None:
     assert record["data"][0]["pseudo_labels"] == 0.05
 
 
+def test_a_teacher_that_is_asked_once(folder: Path) -> None:
+    """Without a teacher_weight its labels are all that is learnt: no distance to its answers is added."""
+    source = replace(load_recipe(str(folder / "tiny.toml")).data[0], labels=False, pseudo_labels=0.05)
+    named = replace(load_recipe(str(folder / "tiny.toml")).data[0], weight=1e-6)
+    settings: dict[str, object] = {"teachers": [contrary(folder)], "data": (source, named), "steps": 1}
+    for name, weight in {"once": 0.0, "always": 1.0}.items():
+        run(folder, f"asked-{name}", teacher_weight=weight, **settings)
+    assert losses(folder, "asked-once")[0] < losses(folder, "asked-always")[0] - 0.1
+
+
+def test_an_ecmnet_teaches(folder: Path) -> None:
+    """By its name: another one of its answers, at half resolution as a teacher's, and a teacher that starts anew."""
+    x = torch.randn(2, 3, 45, 64, generator=torch.Generator().manual_seed(5))
+    weights = load_weights("camvid")
+    network = weights.build().eval()
+    with torch.no_grad():
+        half = Graduate(network)(x)
+        assert half.shape == (2, 11, 23, 32)
+        full = torch.nn.functional.interpolate(half, (45, 64), mode="bilinear", align_corners=False)
+        assert torch.allclose(full, network(x), atol=1e-5)
+    source = replace(load_recipe(str(folder / "tiny.toml")).data[0], labels=False, pseudo_labels=0.05)
+    named = replace(load_recipe(str(folder / "tiny.toml")).data[0], weight=1e-6)
+    taught = run(folder, "by-ecmnet", teachers=["camvid"], data=(source, named), **OF_TEACHER)
+    assert taught is not None
+    record = teacher_header(taught.with_suffix(".safetensors"))["recipe"]
+    assert [(t["name"], t["sha256"]) for t in record["teachers"]] == [("camvid", weights.sha256)]
+    assert record["teachers"][0]["recipe"] == weights.training["recipe"]
+    with pytest.raises(WeightsError, match="no weights 'camvit'; give one of"):
+        run(folder, "refused", teachers=["camvit"], teacher_weight=1.0)
+
+
+def test_each_network_is_told_once(folder: Path) -> None:
+    """In full where it is the start, by its sha256 where it teaches as well."""
+    weights = run(folder, "by-itself", initial="camvid", teachers=["camvid"], teacher_weight=1.0, steps=1)
+    assert weights is not None
+    record = load_weights(weights.with_suffix(".safetensors")).training["recipe"]
+    assert record["teachers"] == [{"name": "camvid", "sha256": load_weights("camvid").sha256}]
+    assert record["initial"]["recipe"] == load_weights("camvid").training["recipe"]
+
+
 def test_recipe_and_teacher_must_fit(folder: Path) -> None:
     teacher = folder / "done" / "teacher.safetensors"
-    with pytest.raises(ConfigError, match="needs a teacher: say --teacher FILE"):
-        run(folder, "refused", teacher_weight=1.0)
-    with pytest.raises(ConfigError, match="the recipe has no teacher_weight: leave --teacher out"):
+    source = replace(load_recipe(str(folder / "tiny.toml")).data[0], labels=False, pseudo_labels=0.5)
+    for wants in ({"teacher_weight": 1.0}, {"data": (source,)}):
+        with pytest.raises(ConfigError, match="needs a teacher: say --teacher FILE"):
+            run(folder, "refused", **wants)
+    with pytest.raises(ConfigError, match="has neither a teacher_weight nor pseudo_labels: leave --teacher out"):
         run(folder, "refused", teachers=[teacher])
     save_teacher(folder / "city.safetensors", build_teacher(19), CITYSCAPES, {})
     with pytest.raises(WeightsError, match="has other classes than CamVid"):
