@@ -17,12 +17,13 @@ from ecmnet_app.core.labels import UNLABELLED
 from ecmnet_app.training.augment import normalise
 from ecmnet_app.training.datasets import Dataset
 
-__all__ = ["GRID", "SCALES", "pseudo_labels"]
+__all__ = ["SCALES", "SIDES", "pseudo_labels"]
 
 SCALES = (0.75, 1.0, 1.25)
-GRID = 128
-"""Pictures are padded to multiples of so many pixels: collected ones have hundreds of sizes, for each of which a GPU
-would have to prepare every convolution anew."""
+SIDES = (384, 640, 1024)
+"""Pixels that both sides of a picture are padded to, whichever is the next, or to the next multiple of the last:
+collected pictures have hundreds of sizes, and a GPU prepares every convolution of a teacher anew for each, which takes
+some seconds."""
 
 
 @torch.no_grad()
@@ -41,7 +42,7 @@ def pseudo_labels(dataset: Dataset, teachers: Sequence[nn.Module], least: float,
     """
     labels = torch.full_like(dataset.labels, UNLABELLED)
     sizes = dataset.sizes.cpu()
-    padded = (sizes + GRID - 1) // GRID * GRID
+    padded = sizes.clone().apply_(_padded)
     with tqdm(total=len(dataset), desc=f"{dataset.name}, by teachers", unit="pic", disable=None) as bar:
         for height, width in torch.unique(padded, dim=0).tolist():
             alike = (padded == padded.new_tensor([height, width])).all(1).nonzero()[:, 0]
@@ -56,6 +57,10 @@ def pseudo_labels(dataset: Dataset, teachers: Sequence[nn.Module], least: float,
                     labels[i, :h, :w] = label[:h, :w]
                 bar.update(len(own))
     return labels
+
+
+def _padded(side: int) -> int:
+    return next((s for s in SIDES if s >= side), -(-side // SIDES[-1]) * SIDES[-1])
 
 
 def _mean_answer(pictures: Tensor, teachers: Sequence[nn.Module]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ecmnet_app.core.labels import CAMVID, UNLABELLED
 from ecmnet_app.training.augment import normalise
 from ecmnet_app.training.datasets import Dataset, load_dataset
-from ecmnet_app.training.pseudo_labels import SCALES, pseudo_labels
+from ecmnet_app.training.pseudo_labels import SCALES, _padded, pseudo_labels
 
 
 class ByColour(nn.Module):
@@ -31,7 +31,7 @@ class ByColour(nn.Module):
 
 
 class Fixed(nn.Module):
-    """One class in the left quarter and another right of it, whatever the picture shows."""
+    """One class in the left twelfth and another right of it, whatever the picture shows."""
 
     def __init__(self, left: int, right: int) -> None:
         super().__init__()
@@ -40,8 +40,8 @@ class Fixed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2] // 2, x.shape[-1] // 2
         logits = torch.zeros(len(x), len(CAMVID), height, width)
-        logits[:, self.left, :, : width // 4] = 20
-        logits[:, self.right, :, width // 4 :] = 20
+        logits[:, self.left, :, : width // 12] = 20
+        logits[:, self.right, :, width // 12 :] = 20
         return logits
 
 
@@ -63,14 +63,19 @@ def test_answers_become_labels_and_padding_stays_ignored(blocks: Dataset) -> Non
 
 
 def test_pictures_are_padded_and_asked_for_at_every_scale(blocks: Dataset) -> None:
-    """Of both sizes, in one batch of 128 x 128."""
+    """Of both sizes, in one batch of the least that there is."""
     teacher = ByColour()
     pseudo_labels(blocks, [teacher], 0.6)
-    assert teacher.sizes == [(round(scale * 128),) * 2 for scale in SCALES]
+    assert teacher.sizes == [(round(scale * 384),) * 2 for scale in SCALES]
+
+
+def test_few_sizes_are_asked_for() -> None:
+    """Every new one costs a GPU seconds; none is cut."""
+    assert [_padded(side) for side in (1, 384, 385, 640, 641, 1024, 1025)] == [384, 384, 640, 640, 1024, 1024, 2048]
 
 
 def test_an_answer_is_where_it_was_given(blocks: Dataset) -> None:
-    """A quarter of the padded picture is 32 pixels, of which the picture itself has more."""
+    """A twelfth of the padded picture is 32 pixels, of which the picture itself has more."""
     for found, (height, width) in zip(pseudo_labels(blocks, [Fixed(3, 4)], 0.6), blocks.sizes.tolist(), strict=True):
         assert (found[:height, :29] == 3).all()
         assert (found[:height, 35:width] == 4).all()
