@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,10 @@ from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD
 from ecmnet_app.errors import ConfigError
 
 __all__ = ["Augmentation", "augment", "normalise", "paste"]
+
+
+OUTSIDE = -1e4
+"""A place that no picture reaches."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,17 @@ class Augmentation:
 
 
 def augment(
-    images: Tensor, labels: Tensor, sizes: Tensor, crop: tuple[int, int], settings: Augmentation, generator: Generator
+    groups: Sequence[tuple[Tensor, Tensor, Tensor]],
+    crop: tuple[int, int],
+    settings: Augmentation,
+    generator: Generator,
 ) -> tuple[Tensor, Tensor]:
     """Random views of a batch.
 
     Args:
-        images: (B, 3, H, W) uint8, padded at the bottom and right.
-        labels: (B, H, W) uint8, 255 where ignored.
-        sizes: (B, 2) heights and widths of the pictures within the padding.
+        groups: the pictures, those of each padding together, since a GPU pays for each operation: images
+            (n, 3, H, W) uint8, padded at the bottom and right; labels (n, H, W) uint8, 255 where ignored; heights and
+            widths of the pictures within the padding (n, 2).
         crop: (height, width) of the views.
         settings: ranges.
         generator: on the device of the pictures; the same state gives the same views.
@@ -73,13 +81,23 @@ def augment(
     Returns:
         views (B, 3, *crop) float32 in 0 to 1, and their labels (B, *crop) int64; 255 outside the picture.
     """
-    grid = _random_grid(sizes, tuple(images.shape[-2:]), crop, settings, generator)
+    sizes = [size for _, _, size in groups]
+    places = _random_places(torch.cat(sizes), crop, settings, generator).split([len(size) for size in sizes])
+    sampled = [_sample(images, labels, where) for (images, labels, _), where in zip(groups, places, strict=True)]
+    views, targets = (torch.cat(parts) for parts in zip(*sampled, strict=True))
+    return _random_colour(views, settings, generator), targets
+
+
+def _sample(images: Tensor, labels: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """What lies at some places of pictures of one padding: views and targets as `augment` returns them."""
+    height, width = images.shape[-2:]
+    grid = torch.stack([2 * places[..., 1] / width - 1, 2 * places[..., 0] / height - 1], dim=-1)
     grey = 0.45  # what lies outside the picture; near the mean of street pictures
     views = F.grid_sample(images.float() / 255 - grey, grid, mode="bilinear", align_corners=False) + grey
     # Outside reads as zero, so ids move up by one and back; 255 wraps to zero, and is ignored as well.
     ids = F.grid_sample((labels + 1).float()[:, None], grid, mode="nearest", align_corners=False)[:, 0]
     targets = ids.round().long() - 1
-    return _random_colour(views, settings, generator), targets.masked_fill(targets < 0, UNLABELLED)
+    return views, targets.masked_fill(targets < 0, UNLABELLED)
 
 
 def paste(views: Tensor, targets: Tensor, settings: Augmentation, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -110,10 +128,8 @@ def _uniform(low: float, high: float, shape: tuple[int, ...], generator: Generat
     return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
 
 
-def _random_grid(
-    sizes: Tensor, padded: tuple[int, ...], crop: tuple[int, int], settings: Augmentation, generator: Generator
-) -> Tensor:
-    """Sampling positions in the padded pictures, for `grid_sample`: (B, h, w, 2)."""
+def _random_places(sizes: Tensor, crop: tuple[int, int], settings: Augmentation, generator: Generator) -> Tensor:
+    """Where each pixel of a view is taken from: (B, h, w, 2) pixels from the top and the left, or OUTSIDE."""
     batch, device = sizes.shape[0], sizes.device
 
     def uniform(low: float, high: float) -> Tensor:
@@ -141,8 +157,7 @@ def _random_grid(
     x = centre[:, 1, None, None] - sin * dy + cos * dx
     # What lies beyond the picture but inside the padding must read as outside.
     outside = (y < 0) | (x < 0) | (y > sizes[:, 0, None, None]) | (x > sizes[:, 1, None, None])
-    grid = torch.stack([2 * x / padded[1] - 1, 2 * y / padded[0] - 1], dim=-1)
-    return torch.where(outside[..., None], torch.full_like(grid, 4.0), grid)
+    return torch.stack([y, x], dim=-1).masked_fill(outside[..., None], OUTSIDE)
 
 
 def _random_colour(views: Tensor, settings: Augmentation, generator: Generator) -> Tensor:

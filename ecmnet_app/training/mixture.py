@@ -102,14 +102,11 @@ def batch(mixture: Mixture, recipe: Recipe, step: int, device: torch.device) -> 
         Normalised views, (B, 3, h, w) float32, and their labels, (B, h, w) int64, of the recipe's crop.
     """
     generator = Generator(device).manual_seed(step_seed(recipe, step))
-    views, targets = [], []
-    for images, labels, sizes in mixture.draw(recipe.batch_size, generator):
-        x, y = augment(images, labels, sizes, recipe.crop, recipe.augmentation, generator)
-        views.append(x)
-        targets.append(y)
-    all_views, all_targets = paste(torch.cat(views), torch.cat(targets), recipe.augmentation, generator)
+    pictures = list(mixture.draw(recipe.batch_size, generator))
+    views, targets = augment(pictures, recipe.crop, recipe.augmentation, generator)
+    views, targets = paste(views, targets, recipe.augmentation, generator)
     share = slice(distributed.rank(), None, distributed.world_size())
-    return normalise(all_views[share]), all_targets[share]
+    return normalise(views[share]), targets[share]
 
 
 def batches(mixture: Mixture, recipe: Recipe, first: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

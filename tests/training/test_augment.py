@@ -61,7 +61,7 @@ def striped_batch() -> tuple[Tensor, Tensor, Tensor]:
 
 def test_settings_that_change_nothing_return_the_picture() -> None:
     images, labels, sizes = noisy_batch()
-    views, targets = augment(images, labels, sizes, (32, 48), STILL, Generator().manual_seed(1))
+    views, targets = augment([(images, labels, sizes)], (32, 48), STILL, Generator().manual_seed(1))
     assert (views - images.float() / 255).abs().max() <= 1 / 255
     assert torch.equal(targets, labels.long())
     assert (views.dtype, targets.dtype) == (torch.float32, torch.int64)
@@ -69,7 +69,7 @@ def test_settings_that_change_nothing_return_the_picture() -> None:
 
 def test_a_flip_is_a_flip() -> None:
     images, labels, sizes = noisy_batch(count=16)
-    views, targets = augment(images, labels, sizes, (32, 48), replace(STILL, flip=True), Generator().manual_seed(1))
+    views, targets = augment([(images, labels, sizes)], (32, 48), replace(STILL, flip=True), Generator().manual_seed(1))
     flipped = [not torch.equal(target, label.long()) for target, label in zip(targets, labels, strict=True)]
     assert 0 < sum(flipped) < 16
     for i, mirrored in enumerate(flipped):
@@ -81,11 +81,26 @@ def test_a_flip_is_a_flip() -> None:
 @settings(deadline=None, max_examples=60)
 @given(seed=SEEDS)
 def test_labels_move_with_their_pixels(seed: int) -> None:
-    views, targets = augment(*striped_batch(), (36, 44), MOVING, Generator().manual_seed(seed))
+    views, targets = augment([striped_batch()], (36, 44), MOVING, Generator().manual_seed(seed))
     first, second = views.topk(2, dim=1).values.unbind(1)
     clear = (targets != 255) & (first - second > 0.02)  # half-way between two stripes either is right
     assert clear.float().mean() > 0.1
     assert torch.equal(views.argmax(1)[clear], targets[clear])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_padding_changes_no_view(seed: int) -> None:
+    """Pictures of two paddings are seen as in one, in their order."""
+    images, labels, sizes = striped_batch()
+    wide, known = torch.full((2, 3, 50, 90), 77, dtype=torch.uint8), torch.full((2, 50, 90), 5, dtype=torch.uint8)
+    wide[:, :, :30, :40], known[:, :30, :40] = images[2:], labels[2:]
+    groups = [(images[:2], labels[:2], sizes[:2]), (wide, known, sizes[2:])]
+    views, targets = augment(groups, (36, 44), Augmentation(), Generator().manual_seed(seed))
+    alike = augment([(images, labels, sizes)], (36, 44), Augmentation(), Generator().manual_seed(seed))
+    inner = torch.nn.functional.max_pool2d((targets == 255).float()[:, None], 9, 1, 4)[:, 0] == 0
+    assert inner.any(2).any(1).all()
+    assert torch.equal(targets[inner], alike[1][inner])
+    assert torch.allclose(views.movedim(1, 3)[inner], alike[0].movedim(1, 3)[inner], atol=1e-3)
 
 
 @settings(deadline=None, max_examples=60)
@@ -97,7 +112,7 @@ def test_what_lies_outside_the_picture_is_grey_and_never_labelled(seed: int) -> 
     labels[:, :20, :30] = 7  # the padding is white, which no picture holds, and labelled by mistake
     images[:, :, :20, :30] = 0
     labels[:, 24:, 34:] = 3
-    views, targets = augment(images, labels, sizes, (40, 60), MOVING, Generator().manual_seed(seed))
+    views, targets = augment([(images, labels, sizes)], (40, 60), MOVING, Generator().manual_seed(seed))
     assert set(targets.unique().tolist()) <= {7, 255}
     assert (targets == 7).any()
     grey = torch.isclose(views, torch.tensor(0.45)).all(1)
@@ -109,31 +124,31 @@ def test_what_lies_outside_the_picture_is_grey_and_never_labelled(seed: int) -> 
 @given(seed=SEEDS)
 def test_views_are_in_range_and_chance_is_the_generators(seed: int) -> None:
     everything = Augmentation(brightness=0.9, contrast=0.9, gamma=1, noise=0.5, noise_share=1, blur_share=0.5)
-    views, targets = augment(*noisy_batch(), (40, 33), everything, Generator().manual_seed(seed))
+    views, targets = augment([noisy_batch()], (40, 33), everything, Generator().manual_seed(seed))
     assert views.shape == (4, 3, 40, 33)
     assert targets.shape == (4, 40, 33)
     assert 0 <= views.min() < views.max() <= 1
-    again = augment(*noisy_batch(), (40, 33), everything, Generator().manual_seed(seed))
+    again = augment([noisy_batch()], (40, 33), everything, Generator().manual_seed(seed))
     assert torch.equal(again[0], views)
     assert torch.equal(again[1], targets)
-    other = augment(*noisy_batch(), (40, 33), everything, Generator().manual_seed(seed + 1))
+    other = augment([noisy_batch()], (40, 33), everything, Generator().manual_seed(seed + 1))
     assert not torch.equal(other[0], views)
 
 
 @pytest.mark.parametrize("change", ["brightness", "contrast", "saturation", "channel_gain", "gamma"])
 def test_each_change_of_colour_does_something_and_leaves_the_labels(change: str) -> None:
     images, labels, sizes = noisy_batch()
-    views, targets = augment(images, labels, sizes, (32, 48), replace(STILL, **{change: 0.3}), Generator())
+    views, targets = augment([(images, labels, sizes)], (32, 48), replace(STILL, **{change: 0.3}), Generator())
     assert (views - images.float() / 255).abs().max() > 0.02
     assert torch.equal(targets, labels.long())
 
 
 def test_shares_of_grey_and_blur() -> None:
     batch = noisy_batch()
-    grey, _ = augment(*batch, (32, 48), replace(STILL, grey_share=1), Generator())
+    grey, _ = augment([batch], (32, 48), replace(STILL, grey_share=1), Generator())
     plain = batch[0].float() / 255
     assert torch.allclose(grey, plain.mean(1, keepdim=True).expand_as(grey), atol=1e-3)
-    blurred, _ = augment(*batch, (32, 48), replace(STILL, blur_share=1), Generator())
+    blurred, _ = augment([batch], (32, 48), replace(STILL, blur_share=1), Generator())
     taps = torch.tensor([1.0, 4, 6, 4, 1]) / 16
     window = plain[:, :, 10:15, 20:25]
     assert torch.allclose(blurred[:, :, 12, 22], (window * torch.outer(taps, taps)).sum((2, 3)), atol=1e-3)
@@ -141,11 +156,11 @@ def test_shares_of_grey_and_blur() -> None:
 
 def test_scale_is_the_magnification() -> None:
     images, labels, sizes = noisy_batch(count=1)
-    views, targets = augment(images, labels, sizes, (64, 96), replace(STILL, scale=(2.0, 2.0)), Generator())
+    views, targets = augment([(images, labels, sizes)], (64, 96), replace(STILL, scale=(2.0, 2.0)), Generator())
     doubled = labels.long().repeat_interleave(2, 1).repeat_interleave(2, 2)
     assert torch.equal(targets, doubled)
     assert torch.allclose(views.mean((2, 3)), (images.float() / 255).mean((2, 3)), atol=0.02)
-    small, _ = augment(images, labels, sizes, (16, 24), replace(STILL, scale=(0.5, 0.5)), Generator())
+    small, _ = augment([(images, labels, sizes)], (16, 24), replace(STILL, scale=(0.5, 0.5)), Generator())
     assert torch.allclose(small, torch.nn.functional.avg_pool2d(images.float() / 255, 2), atol=1e-3)
 
 
