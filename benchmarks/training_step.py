@@ -53,14 +53,14 @@ def run(data: Path, steps: int, fused: bool, profile: bool = False) -> Run:
         Trainee(ECMNet()).to(DEVICE), recipe, class_weights(shares, recipe.class_weight_offset), fused=fused
     )
     step.captures = True
-    losses = [step(*batch(mixture, recipe, 0, DEVICE), 0).clone()]
+    losses = [step(*batch(mixture, recipe, 0, DEVICE)[:2], 0).clone()]
     torch.cuda.synchronize()
     started = time.perf_counter() - began
     for i in range(1, steps):
         if i == steps // 4:
             torch.cuda.synchronize()
             began = time.perf_counter()
-        losses.append(step(*batch(mixture, recipe, i, DEVICE), i).clone())
+        losses.append(step(*batch(mixture, recipe, i, DEVICE)[:2], i).clone())
     torch.cuda.synchronize()
     per_step = (time.perf_counter() - began) / (steps - steps // 4)
     memory = torch.cuda.max_memory_allocated() / 2**30

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,35 @@ from ecmnet_app.core.labels import UNLABELLED
 from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD
 from ecmnet_app.errors import ConfigError
 
-__all__ = ["Augmentation", "augment", "normalise", "paste"]
-
+__all__ = ["Augmentation", "Group", "Views", "augment", "normalise", "paste"]
 
 OUTSIDE = -1e4
 """A place that no picture reaches."""
+
+
+class Group(NamedTuple):
+    """Pictures of one padding, as `Dataset` has them."""
+
+    images: Tensor
+    """(n, 3, H, W) uint8, padded at the bottom and right."""
+    labels: Tensor
+    """(n, H, W) uint8, 255 where ignored."""
+    sizes: Tensor
+    """(n, 2): heights and widths of the pictures within the padding."""
+    answers: Tensor | None = None
+    """(n, K, ceil(H/2), ceil(W/2)) uint8, or none; all groups of a batch have them or none does."""
+
+
+class Views(NamedTuple):
+    """What is seen of a batch."""
+
+    images: Tensor
+    """(B, 3, h, w) float32 in 0 to 1."""
+    targets: Tensor
+    """(B, h, w) int64, 255 outside the picture."""
+    answers: Tensor | None
+    """(B, K, ceil(h/2), ceil(w/2)) float32: teachers' probabilities, which add up to less at the picture's edge and to
+    0 outside of it."""
 
 
 @dataclass(frozen=True)
@@ -63,59 +88,74 @@ class Augmentation:
 
 
 def augment(
-    groups: Sequence[tuple[Tensor, Tensor, Tensor]],
+    groups: Sequence[Group],
     crop: tuple[int, int],
     settings: Augmentation,
     generator: Generator,
-) -> tuple[Tensor, Tensor]:
+) -> Views:
     """Random views of a batch.
 
     Args:
-        groups: the pictures, those of each padding together, since a GPU pays for each operation: images
-            (n, 3, H, W) uint8, padded at the bottom and right; labels (n, H, W) uint8, 255 where ignored; heights and
-            widths of the pictures within the padding (n, 2).
+        groups: the pictures, those of each padding together, since a GPU pays for each operation.
         crop: (height, width) of the views.
         settings: ranges.
         generator: on the device of the pictures; the same state gives the same views.
 
     Returns:
-        views (B, 3, *crop) float32 in 0 to 1, and their labels (B, *crop) int64; 255 outside the picture.
+        One view of each picture, with the targets and the answers that belong to it.
     """
-    sizes = [size for _, _, size in groups]
-    places = _random_places(torch.cat(sizes), crop, settings, generator).split([len(size) for size in sizes])
-    sampled = [_sample(images, labels, where) for (images, labels, _), where in zip(groups, places, strict=True)]
-    views, targets = (torch.cat(parts) for parts in zip(*sampled, strict=True))
-    return _random_colour(views, settings, generator), targets
+    sizes = torch.cat([group.sizes for group in groups])
+    places = _random_places(sizes, crop, settings, generator).split([len(group.sizes) for group in groups])
+    sampled = [_sample(group, where) for group, where in zip(groups, places, strict=True)]
+    images = _random_colour(torch.cat([part.images for part in sampled]), settings, generator)
+    answers = [part.answers for part in sampled if part.answers is not None]
+    return Views(images, torch.cat([part.targets for part in sampled]), torch.cat(answers) if answers else None)
 
 
-def _sample(images: Tensor, labels: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """What lies at some places of pictures of one padding: views and targets as `augment` returns them."""
-    height, width = images.shape[-2:]
-    grid = torch.stack([2 * places[..., 1] / width - 1, 2 * places[..., 0] / height - 1], dim=-1)
+def _sample(group: Group, places: Tensor) -> Views:
+    """What lies at some places, (n, *crop, 2) pixels from the top and the left, of pictures of one padding."""
+    height, width = group.images.shape[-2:]
+    grid = _grid(places, height, width)
     grey = 0.45  # what lies outside the picture; near the mean of street pictures
-    views = F.grid_sample(images.float() / 255 - grey, grid, mode="bilinear", align_corners=False) + grey
+    images = F.grid_sample(group.images.float() / 255 - grey, grid, mode="bilinear", align_corners=False) + grey
     # Outside reads as zero, so ids move up by one and back; 255 wraps to zero, and is ignored as well.
-    ids = F.grid_sample((labels + 1).float()[:, None], grid, mode="nearest", align_corners=False)[:, 0]
+    ids = F.grid_sample((group.labels + 1).float()[:, None], grid, mode="nearest", align_corners=False)[:, 0]
     targets = ids.round().long() - 1
-    return views, targets.masked_fill(targets < 0, UNLABELLED)
+    targets = targets.masked_fill(targets < 0, UNLABELLED)
+    if group.answers is None:
+        return Views(images, targets, None)
+    halved = F.avg_pool2d(places.movedim(-1, 1), 2, ceil_mode=True).movedim(1, -1)
+    grid = _grid(halved, 2 * group.answers.shape[-2], 2 * group.answers.shape[-1])
+    return Views(images, targets, F.grid_sample(group.answers.float() / 255, grid, align_corners=False))
 
 
-def paste(views: Tensor, targets: Tensor, settings: Augmentation, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Copy the pixels of some classes from each picture's neighbour in the batch, with their labels (after ClassMix).
+def _grid(places: Tensor, height: int, width: int) -> Tensor:
+    """Pixels from the top and the left, (..., 2), as `grid_sample` counts them in pictures of that size."""
+    return torch.stack([2 * places[..., 1] / width - 1, 2 * places[..., 0] / height - 1], dim=-1)
 
-    Args and returns: views (B, 3, h, w) and targets (B, h, w) as `augment` gives them.
-    """
+
+def paste(batch: Views, settings: Augmentation, generator: Generator) -> Views:
+    """Copy the pixels of some classes from each picture's neighbour in the batch, with all that belongs to them
+    (after ClassMix)."""
     if not settings.paste_share:
-        return views, targets
-    batch, device = targets.shape[0], targets.device
+        return batch
+    views, targets, answers = batch
+    count, device = targets.shape[0], targets.device
     classes = torch.tensor(settings.paste_classes, device=device)
-    receives = torch.rand(batch, 1, generator=generator, device=device) < settings.paste_share
-    taken = receives & (torch.rand(batch, len(classes), generator=generator, device=device) < 0.5)
-    table = torch.zeros(batch, UNLABELLED + 1, dtype=torch.bool, device=device)
+    receives = torch.rand(count, 1, generator=generator, device=device) < settings.paste_share
+    taken = receives & (torch.rand(count, len(classes), generator=generator, device=device) < 0.5)
+    table = torch.zeros(count, UNLABELLED + 1, dtype=torch.bool, device=device)
     table[:, classes] = taken
-    donor_views, donor_targets = views.roll(1, dims=0), targets.roll(1, dims=0)
-    cut = table.gather(1, donor_targets.flatten(1)).view_as(targets)
-    return torch.where(cut[:, None], donor_views, views), torch.where(cut, donor_targets, targets)
+    cut = table.gather(1, targets.roll(1, dims=0).flatten(1)).view_as(targets)
+
+    def with_neighbour(x: Tensor, cut: Tensor) -> Tensor:
+        return torch.where(cut, x.roll(1, dims=0), x)
+
+    return Views(
+        with_neighbour(views, cut[:, None]),
+        with_neighbour(targets, cut),
+        None if answers is None else with_neighbour(answers, cut[:, None, ::2, ::2]),
+    )
 
 
 def normalise(views: Tensor) -> Tensor:

@@ -60,20 +60,24 @@ def segmentation_loss(
     return loss
 
 
-def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def distillation_loss(
+    logits: Tensor, teacher_logits: Tensor, temperature: float, share: Tensor | None = None
+) -> Tensor:
     """How far the student's probabilities are from the teacher's (Hinton, Vinyals, Dean 2015).
 
     Args:
         logits: (B, K, h, w) of the student.
         teacher_logits: of the same shape.
         temperature: divides both; above 1 the less likely classes count more.
+        share: (B, h, w), how much each pixel counts, 0 to 1; by default fully.
 
     Returns:
         Mean over the pixels of KL(teacher || student), times temperature^2, which keeps the gradients' size.
     """
     student = F.log_softmax(logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
-    return (teacher.exp() * (teacher - student)).sum(dim=1).mean() * temperature**2
+    divergence = (teacher.exp() * (teacher - student)).sum(dim=1)
+    return (divergence if share is None else divergence * share).mean() * temperature**2
 
 
 def _named(logits: Tensor, target: Tensor, unnamed: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from ecmnet_app.core.labels import UNLABELLED, LabelSet
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.training import distributed
-from ecmnet_app.training.augment import augment, normalise, paste
+from ecmnet_app.training.augment import Group, Views, augment, normalise, paste
 from ecmnet_app.training.datasets import Dataset
 from ecmnet_app.training.losses import BEHIND
 from ecmnet_app.training.recipe import Recipe
@@ -79,8 +79,8 @@ class Mixture:
             raise ConfigError("no picture of the recipe's data has a labelled pixel: add a data set with labels")
         return (expected / expected.sum()).float()
 
-    def draw(self, count: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """`count` random pictures: one (images, labels, sizes), as in `Dataset`, for each set that got some."""
+    def draw(self, count: int, generator: Generator) -> Iterator[Group]:
+        """`count` random pictures: a group for each set that got some."""
         # How many of each set is drawn on the CPU: it decides shapes, and a GPU asked for it would have to run dry.
         chooser = Generator().manual_seed(generator.initial_seed() ^ 0x5DEECE66)
         chosen = torch.multinomial(
@@ -90,26 +90,27 @@ class Mixture:
             dataset = self.sets[i]
             if number:
                 index = torch.randint(len(dataset.stems), (number,), generator=generator, device=generator.device)
-                yield dataset.images[index], dataset.labels[index], dataset.sizes[index]
+                answers = None if dataset.answers is None else dataset.answers[index]
+                yield Group(dataset.images[index], dataset.labels[index], dataset.sizes[index], answers)
 
 
-def batch(mixture: Mixture, recipe: Recipe, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def batch(mixture: Mixture, recipe: Recipe, step: int, device: torch.device) -> Views:
     """The batch of a step: a function of seed and step alone, so that a resumed training sees the same ones.
 
     Every process draws the whole batch's randomness and keeps its share of the pictures.
 
     Returns:
-        Normalised views, (B, 3, h, w) float32, and their labels, (B, h, w) int64, of the recipe's crop.
+        Views of the recipe's crop, whose images are normalised.
     """
     generator = Generator(device).manual_seed(step_seed(recipe, step))
     pictures = list(mixture.draw(recipe.batch_size, generator))
-    views, targets = augment(pictures, recipe.crop, recipe.augmentation, generator)
-    views, targets = paste(views, targets, recipe.augmentation, generator)
+    views = augment(pictures, recipe.crop, recipe.augmentation, generator)
+    images, targets, answers = paste(views, recipe.augmentation, generator)
     share = slice(distributed.rank(), None, distributed.world_size())
-    return normalise(views[share]), targets[share]
+    return Views(normalise(images[share]), targets[share], None if answers is None else answers[share])
 
 
-def batches(mixture: Mixture, recipe: Recipe, first: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(mixture: Mixture, recipe: Recipe, first: int, device: torch.device) -> Iterator[Views]:
     """The batches from step `first` on; on a GPU each is drawn while the one before is trained on."""
     if device.type != "cuda":
         for step in range(first, recipe.steps):
@@ -121,12 +122,13 @@ def batches(mixture: Mixture, recipe: Recipe, first: int, device: torch.device) 
         drawn = batch(mixture, recipe, first, device)
     for step in range(first, recipe.steps):
         main.wait_stream(aside)
-        images, target = drawn
-        for tensor in drawn:
-            tensor.record_stream(main)
+        current = drawn
+        for tensor in current:
+            if tensor is not None:
+                tensor.record_stream(main)
         with torch.cuda.stream(aside):
             drawn = batch(mixture, recipe, step + 1, device)  # the one after the last is drawn for nothing
-        yield images, target
+        yield current
 
 
 def step_seed(recipe: Recipe, step: int) -> int:

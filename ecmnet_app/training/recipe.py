@@ -45,7 +45,7 @@ class DataSource:
     So its labels train the other classes among themselves. The same for all sets of a recipe that have any."""
     pseudo_labels: float = 0.0
     """Above 0, of a set without labels: what the teachers answer is its labels where it is at least so likely, 0 to 1;
-    see `training.pseudo_labels`. They are asked once, before the training."""
+    see `training.answers`. They are asked once, before the training."""
     terms: str = "not stated"
     """What may be done with the data; kept in the weights' record."""
     source: str = "not stated"
@@ -84,7 +84,12 @@ class Recipe:
     auxiliary_weights: tuple[float, ...] = (0.3, 0.2)
     """Of 1x1 heads on the 1/8 and 1/16 stages, which are dropped after training; none in a teacher."""
     teacher_weight: float = 0.0
-    """Of the distance to a teacher's answers on the same views, which is added to the loss."""
+    """Of the distance to the teachers' answers, which is added to the loss."""
+    teacher_once: bool = False
+    """True: the answers are those for whole pictures at `teacher_scales`, asked before the training, of all teachers
+    together. False: those for each view, each teacher for some of a batch's."""
+    teacher_scales: tuple[float, ...] = (0.75, 1.0, 1.25)
+    """Magnifications of whole pictures."""
     teacher_temperature: float = 1.0
     licence: str = "not stated"
     """Of the weights, which the data's terms decide."""
@@ -135,6 +140,10 @@ class Recipe:
             raise ConfigError(f"{self.network} has no auxiliary heads: write auxiliary_weights = []")
         if self.teacher_weight < 0 or self.teacher_temperature <= 0:
             raise ConfigError("teacher_weight must not be negative, teacher_temperature must be positive")
+        if self.teacher_once and not self.teacher_weight:
+            raise ConfigError("teacher_once asks for answers that only a teacher_weight makes use of: set one")
+        if not self.teacher_scales or min(self.teacher_scales) <= 0:
+            raise ConfigError(f"teacher_scales must be magnifications above 0, not {self.teacher_scales}")
         try:
             ECMNetConfig.named(self.variant)
         except ValueError as error:

@@ -44,7 +44,8 @@ class TrainStep:
         weights: (K,) class weights.
         fused: on a GPU and in one process, run the blocks by fused kernels and replay the whole step as one
             CUDA graph; two minutes at the start.
-        teacher: gives logits at half resolution, which the trainee's shall resemble.
+        teacher: gives logits at half resolution, which the trainee's shall resemble; None where each batch brings a
+            teacher's answers along, or none is wanted.
     """
 
     def __init__(
@@ -92,13 +93,14 @@ class TrainStep:
         fuse(self.trainee)
         self.loss_function = torch.compile(segmentation_loss, dynamic=False)
 
-    def __call__(self, images: Tensor, target: Tensor, step: int) -> Tensor:
+    def __call__(self, images: Tensor, target: Tensor, step: int, answers: Tensor | None = None) -> Tensor:
         """Train on one batch.
 
         Args:
             images: (B, 3, H, W) float32, normalised.
             target: (B, H, W) int64, as `segmentation_loss` takes it.
             step: from 0; sets the learning rate and the average's rate.
+            answers: what a teacher answered, as in `Views`; with each batch or with none.
 
         Returns:
             The loss, a scalar on the device; read it seldom, since reading waits for the device.
@@ -106,11 +108,13 @@ class TrainStep:
         self._schedule(step)
         images = images.contiguous(memory_format=torch.channels_last)
         if not self.captures:
-            return self._run(images, target)
+            return self._run(images, target, answers)
         if self.graph is None:
-            return self._capture(images, target)
+            return self._capture(images, target, answers)
         self._images.copy_(images)
         self._target.copy_(target)
+        if self._answers is not None and answers is not None:
+            self._answers.copy_(answers)
         self.graph.replay()
         return self._loss
 
@@ -126,7 +130,7 @@ class TrainStep:
         # Early averages forget faster, so that they do not remember the initialisation.
         self.average_rate.fill_(1 - min(recipe.ema_decay, (1 + step) / (10 + step)))
 
-    def _run(self, images: Tensor, target: Tensor) -> Tensor:
+    def _run(self, images: Tensor, target: Tensor, answers: Tensor | None) -> Tensor:
         bf16 = self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             logits, auxiliary = self.trainee(images)
@@ -145,6 +149,11 @@ class TrainStep:
                 wanted = self.teacher(images)
             resemblance = distillation_loss(logits, wanted, self.recipe.teacher_temperature)
             loss = loss + self.recipe.teacher_weight * resemblance
+        elif answers is not None:
+            # Probabilities come in steps of 1/255: the least that is not one of them stands for none.
+            wanted = answers.clamp_min(0.5 / 255).log()
+            resemblance = distillation_loss(logits, wanted, self.recipe.teacher_temperature, answers.sum(1))
+            loss = loss + self.recipe.teacher_weight * resemblance
         self.flat.set_gradients(torch.autograd.grad(loss, self.flat.parameters))
         gradients = [vector.grad for vector in self.flat.vectors if vector.grad is not None]
         for gradient in gradients:
@@ -157,17 +166,18 @@ class TrainStep:
             mean.lerp_(vector.detach(), self.average_rate)
         return loss.detach()
 
-    def _capture(self, images: Tensor, target: Tensor) -> Tensor:
+    def _capture(self, images: Tensor, target: Tensor, answers: Tensor | None) -> Tensor:
         """Run this step on a side stream, as graphs ask, then record one that replays ever after."""
         self._images, self._target = images.clone(), target.clone()
+        self._answers = None if answers is None else answers.clone()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            first = self._run(self._images, self._target)
+            first = self._run(self._images, self._target, self._answers)
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self._loss = self._run(self._images, self._target)
+            self._loss = self._run(self._images, self._target, self._answers)
         return first
 
     def averaged_network(self) -> ECMNet | Teacher:

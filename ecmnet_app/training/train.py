@@ -21,13 +21,13 @@ from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights, s
 from ecmnet_app.errors import ConfigError, WeightsError
 from ecmnet_app.network import ECMNet, ECMNetConfig
 from ecmnet_app.training import distributed
+from ecmnet_app.training.answers import answered
 from ecmnet_app.training.averaging import told_once
 from ecmnet_app.training.checkpoint import load_checkpoint, save_checkpoint
 from ecmnet_app.training.datasets import Dataset, load_dataset
 from ecmnet_app.training.losses import class_weights
 from ecmnet_app.training.metrics import ConfusionMatrix
 from ecmnet_app.training.mixture import Mixture, batches, step_seed
-from ecmnet_app.training.pseudo_labels import pseudo_labels
 from ecmnet_app.training.recipe import DataSource, Recipe
 from ecmnet_app.training.report import check_drawing, draw_curves, draw_predictions, predict
 from ecmnet_app.training.step import Trainee, TrainStep
@@ -124,8 +124,8 @@ def train(
     label_set = mixture.label_set
     committee = [_any_teacher(source, label_set, place) for source in teachers]
     sets = [
-        replace(dataset, labels=pseudo_labels(dataset, committee, source.pseudo_labels))
-        if source.pseudo_labels
+        answered(dataset, committee, recipe.teacher_scales, least=source.pseudo_labels, keep=recipe.teacher_once)
+        if source.pseudo_labels or recipe.teacher_once
         else dataset
         for dataset, source in zip(mixture.sets, recipe.data, strict=True)
     ]
@@ -144,7 +144,7 @@ def train(
         recipe,
         class_weights(shares, recipe.class_weight_offset),
         fused=place.type == "cuda",
-        teacher=Committee(committee) if recipe.teacher_weight else None,
+        teacher=Committee(committee) if recipe.teacher_weight and not recipe.teacher_once else None,
     )
     shown = validation or mixture.sets[0]  # in its own classes, which `hiding` adds to
     mixture = mixture.hiding([source.unnamed for source in recipe.data])
@@ -158,9 +158,9 @@ def train(
     bar = tqdm(
         range(first, recipe.steps), initial=first, total=recipe.steps, desc=recipe.name, disable=distributed.rank() != 0
     )
-    for step, (images, target) in zip(bar, batches(mixture, recipe, first, place), strict=False):
+    for step, views in zip(bar, batches(mixture, recipe, first, place), strict=False):
         torch.manual_seed(step_seed(recipe, step))  # for what has no generator of its own, as a teacher's dropout
-        loss = step_function(images, target, step)
+        loss = step_function(views.images, views.targets, step, views.answers)
         done = step + 1
         last = done == recipe.steps
         if done % recipe.log_every == 0 or last:

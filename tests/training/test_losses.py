@@ -194,3 +194,13 @@ def test_distance_to_a_teacher_is_computed_in_single_precision() -> None:
     loss = distillation_loss(logits, 2 * logits, 1.0)
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(float(distillation_loss(logits.float(), 2 * logits.float(), 1.0)), rel=1e-6)
+
+
+def test_pixels_count_for_their_share_of_the_distance() -> None:
+    student, teacher = torch.randn(2, 2, CLASSES, 3, 4, generator=torch.Generator().manual_seed(2))
+    left = torch.zeros(2, 3, 4)
+    left[:, :, :2] = 1
+    halves = [float(distillation_loss(student, teacher, 2.0, share)) for share in (left, 1 - left)]
+    assert sum(halves) == pytest.approx(float(distillation_loss(student, teacher, 2.0)), rel=1e-5)
+    assert halves[0] == pytest.approx(float(distillation_loss(student[..., :2], teacher[..., :2], 2.0)) / 2, rel=1e-5)
+    assert float(distillation_loss(student, teacher, 2.0, left / 2)) == pytest.approx(halves[0] / 2, rel=1e-5)

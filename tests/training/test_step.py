@@ -152,6 +152,30 @@ def test_steps_equal_a_plain_loop_over_separate_parameters() -> None:
     assert (averaged.classifier.weight - trained).abs().max() > 1e-5, "the average is not the network in training"
 
 
+def test_answers_that_come_with_a_batch_are_learnt_as_a_teachers() -> None:
+    """The same loss as by a teacher that gives those very answers; where there are none, nothing is asked."""
+    images, target = make_batch(0)
+    generator = torch.Generator().manual_seed(3)
+    half = [-(-side // 2) for side in target.shape[-2:]]
+    logits = torch.randn(len(images), CONFIG.num_classes, *half, generator=generator)
+
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return logits
+
+    recipe = replace(RECIPE, teacher_weight=2.0, teacher_temperature=1.5)
+    by_teacher = float(TrainStep(Trainee(make_network()), recipe, WEIGHTS, teacher=Fixed())(images, target, 0))
+    answers = logits.softmax(1)
+    alone, given, halved, nothing = (
+        float(TrainStep(Trainee(make_network()), recipe, WEIGHTS)(images, target, 0, answer))
+        for answer in (None, answers, answers / 2, 0 * answers)
+    )
+    assert given == pytest.approx(by_teacher, rel=1e-5)
+    assert given > alone + 0.1
+    assert nothing == pytest.approx(alone, rel=1e-6)
+    assert halved - alone == pytest.approx((given - alone) / 2, rel=1e-4), "what mixes with the outside counts for less"
+
+
 def test_the_learning_rate_rises_from_a_third_then_falls_to_nothing() -> None:
     step = TrainStep(Trainee(make_network()), RECIPE, WEIGHTS)
     rates = {}

@@ -346,6 +346,23 @@ def test_a_teacher_that_is_asked_once(folder: Path) -> None:
     assert losses(folder, "asked-once")[0] < losses(folder, "asked-always")[0] - 0.1
 
 
+def test_teachers_that_answer_for_whole_pictures(folder: Path) -> None:
+    """Before the training, all of them together: of two that contradict each other nothing definite is left."""
+    first, second = folder / "done" / "teacher.safetensors", contrary(folder)
+    of, settings = {}, {"teacher_weight": 1.0, "teacher_once": True, "teacher_scales": (1.0, 1.5), "steps": 1}
+    for name, teachers in {"one": [first], "other": [second], "both": [first, second]}.items():
+        weights = run(folder, f"told-by-{name}", teachers=teachers, **settings)
+        of[name] = losses(folder, f"told-by-{name}")[0]
+    assert of["one"] < of["other"]
+    assert of["both"] < (of["one"] + of["other"]) / 2, "the distance to a mean is less than the mean distance"
+    run(folder, "taught-by-none", steps=1)
+    assert of["both"] > losses(folder, "taught-by-none")[0]
+    assert weights is not None
+    record = load_weights(weights.with_suffix(".safetensors")).training["recipe"]
+    assert (record["teacher_once"], record["teacher_scales"]) == (True, [1.0, 1.5])
+    assert len(record["teachers"]) == 2
+
+
 def test_an_ecmnet_teaches(folder: Path) -> None:
     """By its name: another one of its answers, at half resolution as a teacher's, and a teacher that starts anew."""
     x = torch.randn(2, 3, 45, 64, generator=torch.Generator().manual_seed(5))

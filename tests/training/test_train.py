@@ -272,8 +272,8 @@ def test_a_batch_holds_the_sets_as_they_are_weighted() -> None:
     counts = torch.zeros(4)
     for seed in range(100):
         drawn = list(mixture.draw(20, Generator().manual_seed(seed)))
-        assert sum(len(images) for images, _, _ in drawn) == 20
-        for images, labels, sizes in drawn:
+        assert sum(len(group.images) for group in drawn) == 20
+        for images, labels, sizes, _ in drawn:
             assert torch.equal(images[:, 0, 1, 1], 20 * labels[:, 1, 1])
             assert (sizes == images.shape[-1]).all()
             counts += torch.bincount(labels[:, 1, 1].long(), minlength=4)
@@ -349,7 +349,7 @@ def test_a_training_starts_from_other_weights(folder: Path) -> None:
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
     mixture = Mixture([constant_set([0, 1], "a"), constant_set([2, 3], "b", side=48)], [1.0, 1.0])
     recipe = Recipe("x", (DataSource("a"),), batch_size=6, crop=(32, 40), seed=5)
-    images, target = batch(mixture, recipe, 7, CPU)
+    images, target, _ = batch(mixture, recipe, 7, CPU)
     assert (images.shape, images.dtype) == ((6, 3, 32, 40), torch.float32)
     assert (target.shape, target.dtype) == ((6, 32, 40), torch.int64)
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""Labels for pictures that have none: what teachers answer, where they are sure.
+"""What teachers answer for whole pictures: labels where they are sure, and probabilities to be learnt from.
 
 A teacher knows more of a whole picture, seen at several scales, than of one view that was cut out of it, darkened and
 blurred (after Chen et al., "Naive-Student", ECCV 2020). So it is asked once, before the training.
@@ -7,6 +7,7 @@ blurred (after Chen et al., "Naive-Student", ECCV 2020). So it is asked once, be
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,8 @@ from ecmnet_app.core.labels import UNLABELLED
 from ecmnet_app.training.augment import normalise
 from ecmnet_app.training.datasets import Dataset
 
-__all__ = ["SCALES", "SIDES", "pseudo_labels"]
+__all__ = ["SIDES", "answered"]
 
-SCALES = (0.75, 1.0, 1.25)
 SIDES = (384, 640, 1024)
 """Pixels that both sides of a picture are padded to, whichever is the next, or to the next multiple of the last:
 collected pictures have hundreds of sizes, and a GPU prepares every convolution of a teacher anew for each, which takes
@@ -27,23 +27,33 @@ some seconds."""
 
 
 @torch.no_grad()
-def pseudo_labels(dataset: Dataset, teachers: Sequence[nn.Module], least: float, batch_size: int = 16) -> Tensor:
-    """The likeliest class of each pixel by the mean of all answers: of each teacher at each of SCALES.
+def answered(
+    dataset: Dataset,
+    teachers: Sequence[nn.Module],
+    scales: Sequence[float],
+    *,
+    least: float = 0.0,
+    keep: bool = False,
+    batch_size: int = 16,
+) -> Dataset:
+    """The data set with the mean of all answers: of each teacher at each scale.
 
     Args:
         dataset: its pictures; labels are not looked at.
         teachers: on the data set's device and in eval mode; each gives logits (B, K, h, w), at any resolution, of
             pictures (B, 3, H, W) that are normalised.
-        least: probability from which on an answer is taken, 0 to 1.
+        scales: magnifications of the picture.
+        least: above 0, the likeliest class of each pixel becomes its label, or 255 where it is not so likely, 0 to 1.
+        keep: whether the probabilities become the data set's `answers`.
         batch_size: pictures that are answered at once.
-
-    Returns:
-        Labels as the data set has them, (N, H, W) uint8: 255 where no class is so likely, and in the padding.
     """
-    labels = torch.full_like(dataset.labels, UNLABELLED)
+    count, height, width = dataset.labels.shape
+    labels = torch.full_like(dataset.labels, UNLABELLED) if least else dataset.labels
+    half = -(-height // 2), -(-width // 2)
+    answers = labels.new_zeros((count, len(dataset.label_set), *half)) if keep else None
     sizes = dataset.sizes.cpu()
     padded = sizes.clone().apply_(_padded)
-    with tqdm(total=len(dataset), desc=f"{dataset.name}, by teachers", unit="pic", disable=None) as bar:
+    with tqdm(total=count, desc=f"{dataset.name}, by teachers", unit="pic", disable=None) as bar:
         for height, width in torch.unique(padded, dim=0).tolist():
             alike = (padded == padded.new_tensor([height, width])).all(1).nonzero()[:, 0]
             for index in alike.split(batch_size):
@@ -51,23 +61,27 @@ def pseudo_labels(dataset: Dataset, teachers: Sequence[nn.Module], least: float,
                 pictures = [dataset.images[i : i + 1, :, :h, :w].float() / 255 for i, h, w in own]
                 rest = [(0, width - w, 0, height - h) for _, h, w in own]
                 batch = torch.cat([F.pad(x, r, mode="replicate") for x, r in zip(pictures, rest, strict=True)])
-                probability, answer = _mean_answer(batch, teachers).max(1)
-                answer = answer.masked_fill(probability < least, UNLABELLED).to(labels.dtype)
-                for (i, h, w), label in zip(own, answer, strict=True):
-                    labels[i, :h, :w] = label[:h, :w]
+                for (i, h, w), answer in zip(own, _mean_answer(batch, teachers, scales), strict=True):
+                    answer = answer[:, :h, :w]
+                    if least:
+                        probability, label = answer.max(0)
+                        labels[i, :h, :w] = label.masked_fill(probability < least, UNLABELLED).to(labels.dtype)
+                    if answers is not None:
+                        halved = F.avg_pool2d(answer[None], 2, ceil_mode=True)[0]
+                        answers[i, :, : halved.shape[1], : halved.shape[2]] = (255 * halved).round().to(answers.dtype)
                 bar.update(len(own))
-    return labels
+    return replace(dataset, labels=labels, answers=answers)
 
 
 def _padded(side: int) -> int:
     return next((s for s in SIDES if s >= side), -(-side // SIDES[-1]) * SIDES[-1])
 
 
-def _mean_answer(pictures: Tensor, teachers: Sequence[nn.Module]) -> Tensor:
+def _mean_answer(pictures: Tensor, teachers: Sequence[nn.Module], scales: Sequence[float]) -> Tensor:
     """Pictures (B, 3, H, W) in 0 to 1 -> mean probabilities (B, K, H, W)."""
     size = pictures.shape[-2:]
     answers = []
-    for scale in SCALES:
+    for scale in scales:
         scaled = [round(scale * side) for side in size]
         views = normalise(F.interpolate(pictures, scaled, mode="bilinear", align_corners=False, antialias=True))
         views = views.contiguous(memory_format=torch.channels_last)

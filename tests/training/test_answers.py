@@ -1,4 +1,4 @@
-"""Labels by teachers, from ones whose answers are known: by colour, by place."""
+"""Answers of teachers, as labels and as probabilities, from ones whose answers are known: by colour, by place."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tiny import write_blocks
 from torch import Tensor, nn
 
 from ecmnet_app.core.labels import CAMVID, UNLABELLED
+from ecmnet_app.training.answers import _padded, answered
 from ecmnet_app.training.augment import normalise
 from ecmnet_app.training.datasets import Dataset, load_dataset
-from ecmnet_app.training.pseudo_labels import SCALES, _padded, pseudo_labels
 
 
 class ByColour(nn.Module):
@@ -51,10 +51,14 @@ def blocks(tmp_path: Path) -> Dataset:
     return load_dataset(write_blocks(tmp_path / "blocks"), "train+val")
 
 
+SCALES = (0.75, 1.25)
+
+
 def test_answers_become_labels_and_padding_stays_ignored(blocks: Dataset) -> None:
-    labels = pseudo_labels(blocks, [ByColour()], 0.6)
-    assert (labels.dtype, labels.shape) == (torch.uint8, blocks.labels.shape)
-    for found, true, (height, width) in zip(labels, blocks.labels, blocks.sizes.tolist(), strict=True):
+    told = answered(blocks, [ByColour()], SCALES, least=0.6)
+    assert (told.labels.dtype, told.labels.shape) == (torch.uint8, blocks.labels.shape)
+    assert told.answers is None
+    for found, true, (height, width) in zip(told.labels, blocks.labels, blocks.sizes.tolist(), strict=True):
         assert (found[height:] == UNLABELLED).all()
         assert (found[:, width:] == UNLABELLED).all()
         inside, known = found[:height, :width], true[:height, :width] != UNLABELLED
@@ -62,11 +66,26 @@ def test_answers_become_labels_and_padding_stays_ignored(blocks: Dataset) -> Non
         assert (inside != UNLABELLED).float().mean() > 0.8
 
 
+def test_probabilities_are_kept_beside_the_labels(blocks: Dataset) -> None:
+    """Two of three teachers name one class, the third another; of the padding nothing is said."""
+    told = answered(blocks, [Fixed(2, 2), Fixed(2, 2), Fixed(5, 5)], SCALES, keep=True)
+    assert told.labels is blocks.labels
+    assert told.answers is not None
+    assert (told.answers.dtype, told.answers.shape) == (torch.uint8, (6, 11, 20, 28))
+    for answer, (height, width) in zip(told.answers, blocks.sizes.tolist(), strict=True):
+        inside = answer[:, : height // 2, : width // 2]
+        assert (inside[2] == 170).all()
+        assert (inside[5] == 85).all()
+        assert not inside[[0, 1, 3, 4, 6, 7, 8, 9, 10]].any()
+        assert not answer[:, height // 2 :].any()
+        assert not answer[:, :, width // 2 :].any()
+
+
 def test_pictures_are_padded_and_asked_for_at_every_scale(blocks: Dataset) -> None:
     """Of both sizes, in one batch of the least that there is."""
     teacher = ByColour()
-    pseudo_labels(blocks, [teacher], 0.6)
-    assert teacher.sizes == [(round(scale * 384),) * 2 for scale in SCALES]
+    answered(blocks, [teacher], SCALES, least=0.6)
+    assert teacher.sizes == [(288, 288), (480, 480)]
 
 
 def test_few_sizes_are_asked_for() -> None:
@@ -76,13 +95,17 @@ def test_few_sizes_are_asked_for() -> None:
 
 def test_an_answer_is_where_it_was_given(blocks: Dataset) -> None:
     """A twelfth of the padded picture is 32 pixels, of which the picture itself has more."""
-    for found, (height, width) in zip(pseudo_labels(blocks, [Fixed(3, 4)], 0.6), blocks.sizes.tolist(), strict=True):
+    told = answered(blocks, [Fixed(3, 4)], SCALES, least=0.6, keep=True)
+    assert told.answers is not None
+    for found, answer, (height, width) in zip(told.labels, told.answers, blocks.sizes.tolist(), strict=True):
         assert (found[:height, :29] == 3).all()
         assert (found[:height, 35:width] == 4).all()
+        assert (answer[3, : height // 2, :14] >= 250).all()
+        assert (answer[4, : height // 2, 18 : width // 2] >= 250).all()
 
 
 @pytest.mark.parametrize(("least", "expected"), [(0.6, 2), (0.7, UNLABELLED)])
 def test_teachers_answer_together(blocks: Dataset, least: float, expected: int) -> None:
     """Two of three are two thirds of the probability."""
-    labels = pseudo_labels(blocks, [Fixed(2, 2), Fixed(2, 2), Fixed(5, 5)], least)
-    assert all((y[:h, :w] == expected).all() for y, (h, w) in zip(labels, blocks.sizes.tolist(), strict=True))
+    told = answered(blocks, [Fixed(2, 2), Fixed(2, 2), Fixed(5, 5)], SCALES, least=least)
+    assert all((y[:h, :w] == expected).all() for y, (h, w) in zip(told.labels, blocks.sizes.tolist(), strict=True))
