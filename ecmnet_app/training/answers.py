@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ecmnet_app.core.labels import UNLABELLED
-from ecmnet_app.training.augment import normalise
+from ecmnet_app.training.augment import GREY, normalise
 from ecmnet_app.training.datasets import Dataset
 
 __all__ = ["SIDES", "answered"]
@@ -23,7 +23,8 @@ __all__ = ["SIDES", "answered"]
 SIDES = (384, 640, 1024)
 """Pixels that both sides of a picture are padded to, whichever is the next, or to the next multiple of the last:
 collected pictures have hundreds of sizes, and a GPU prepares every convolution of a teacher anew for each, which takes
-some seconds."""
+some seconds. The rest is grey, as what lies outside of a picture was in their training: with the last row and column
+repeated instead, IDD-Lite's pictures in squares of 384 were answered 1.9 points of mIoU worse."""
 
 
 @torch.no_grad()
@@ -60,7 +61,7 @@ def answered(
                 own = [(i, *sizes[i].tolist()) for i in index.tolist()]
                 pictures = [dataset.images[i : i + 1, :, :h, :w].float() / 255 for i, h, w in own]
                 rest = [(0, width - w, 0, height - h) for _, h, w in own]
-                batch = torch.cat([F.pad(x, r, mode="replicate") for x, r in zip(pictures, rest, strict=True)])
+                batch = torch.cat([F.pad(x, r, value=GREY) for x, r in zip(pictures, rest, strict=True)])
                 for (i, h, w), answer in zip(own, _mean_answer(batch, teachers, scales), strict=True):
                     answer = answer[:, :h, :w]
                     if least:

@@ -15,10 +15,12 @@ from ecmnet_app.core.labels import UNLABELLED
 from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD
 from ecmnet_app.errors import ConfigError
 
-__all__ = ["Augmentation", "Group", "Views", "augment", "normalise", "paste"]
+__all__ = ["GREY", "Augmentation", "Group", "Views", "augment", "normalise", "paste"]
 
 OUTSIDE = -1e4
 """A place that no picture reaches."""
+GREY = 0.45
+"""What lies outside of a picture, of the range 0 to 1; near the mean of street pictures."""
 
 
 class Group(NamedTuple):
@@ -116,8 +118,7 @@ def _sample(group: Group, places: Tensor) -> Views:
     """What lies at some places, (n, *crop, 2) pixels from the top and the left, of pictures of one padding."""
     height, width = group.images.shape[-2:]
     grid = _grid(places, height, width)
-    grey = 0.45  # what lies outside the picture; near the mean of street pictures
-    images = F.grid_sample(group.images.float() / 255 - grey, grid, mode="bilinear", align_corners=False) + grey
+    images = F.grid_sample(group.images.float() / 255 - GREY, grid, mode="bilinear", align_corners=False) + GREY
     # Outside reads as zero, so ids move up by one and back; 255 wraps to zero, and is ignored as well.
     ids = F.grid_sample((group.labels + 1).float()[:, None], grid, mode="nearest", align_corners=False)[:, 0]
     targets = ids.round().long() - 1
