@@ -38,7 +38,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, engine: str = "auto") -
         "--resolution",
         type=int,
         metavar="PIXELS",
-        help="short side to resize larger pictures to; the weights' by default",
+        help="short side to resize pictures to; by default the weights', and smaller pictures stay as they are",
     )
 
 

@@ -37,8 +37,9 @@ class Segmenter:
     answer it would get alone.
 
     The size rule: a picture whose short side exceeds the weights' `working_short_side` is resized down to it by
-    area; a smaller one, from 32x32 up, runs as it is. Either way the logits are interpolated straight to the
-    picture's own size. Pictures of up to 50 megapixels are taken.
+    area; a smaller one, from 32x32 up, runs as it is. A `resolution` that is asked for holds for all: smaller
+    pictures are enlarged to it, in which the network finds more of what is small. Either way the logits are
+    interpolated straight to the picture's own size. Pictures of up to 50 megapixels are taken.
 
     Example:
         >>> segmenter = Segmenter.from_pretrained()
@@ -96,7 +97,7 @@ class Segmenter:
 
         Args:
             image: RGB, uint8. Shape: (H, W, 3).
-            resolution: pixels; takes the place of `working_short_side` in the size rule.
+            resolution: pixels; the short side at which the network sees the picture, see the size rule.
             tile: keep full resolution, by overlapping tiles whose logits are blended: finer edges, but the network
                 sees a part of the scene at a time, at a larger scale than it was trained at.
             threshold: 0 to 1; pixels with less confidence become 255, unlabelled.
@@ -177,8 +178,9 @@ class Segmenter:
 
     def working_size(self, height: int, width: int, resolution: int | None = None) -> tuple[int, int]:
         """The (height, width) at which the network sees a picture of this size: the size rule."""
-        short_side = resolution or self.weights.working_short_side
-        scale = min(1.0, short_side / min(height, width))
+        scale = (resolution or self.weights.working_short_side) / min(height, width)
+        if resolution is None:
+            scale = min(1.0, scale)
         return round(height * scale), round(width * scale)
 
     def _check_size(self, height: int, width: int, resolution: int | None, tile: bool, name: str) -> None:
@@ -228,9 +230,10 @@ class Segmenter:
 
 
 def _resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Scale an RGB picture down to (height, width), each pixel the mean of the area it covers."""
+    """Scale an RGB picture to (height, width): smaller, each pixel the mean of the area it covers; larger, bilinear."""
     height, width = size
     if image.shape[:2] == size:
         return image
-    resized = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA)
+    way = cv2.INTER_LINEAR if height > image.shape[0] else cv2.INTER_AREA
+    resized = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=way)
     return np.asarray(resized, np.uint8)

@@ -44,9 +44,11 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
         if upload is None:
             return None
         try:
-            image, answer = run(upload, resolution, weights)
+            # The first choice is the rule of the weights, which leaves smaller pictures as they are.
+            asked = None if resolution == segmenters.weights[weights].working_short_side else resolution
+            image, answer = run(upload, asked, weights)
             height, width = image.shape[:2]
-            seen = segmenters.get(weights).working_size(height, width, resolution)
+            seen = segmenters.get(weights).working_size(height, width, asked)
             return picture_view(image, answer, Path(upload["path"]).stem, seen)
         except EcmnetError as error:
             return error_view(error)
@@ -102,7 +104,7 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
                 choices=_resolutions(first),
                 value=first.working_short_side,
                 label="Resolution",
-                info="Short side that the network sees, at most the picture's own. More is finer and slower.",
+                info="Short side that the network sees. More is finer and slower, and enlarges smaller pictures.",
                 elem_id="resolution",
             )
             weights = weights_choice(segmenters, "weights")

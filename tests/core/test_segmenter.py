@@ -68,6 +68,14 @@ def test_a_large_picture_runs_at_the_working_size_and_is_answered_at_its_own(
     check_against(answer, reference(exact, small, (301, 453)))
 
 
+def test_a_small_picture_is_enlarged_where_that_is_asked_for(exact: Segmenter, make_picture: MakePicture) -> None:
+    picture = make_picture(96, 131)
+    large = cv2.resize(picture, (196, 144), interpolation=cv2.INTER_LINEAR)
+    answer = exact.predict(picture, resolution=144)
+    assert answer.labels.shape == (96, 131)
+    check_against(answer, reference(exact, large, (96, 131)))
+
+
 def test_temperature_and_normalisation_are_those_of_the_weights(
     segmenter: Segmenter, make_picture: MakePicture
 ) -> None:
@@ -86,7 +94,8 @@ def test_temperature_and_normalisation_are_those_of_the_weights(
         ((359, 5000), None, (359, 5000)),
         ((721, 1281), None, (360, 640)),
         ((1080, 1920), 720, (720, 1280)),
-        ((360, 480), 720, (360, 480)),
+        ((360, 480), 540, (540, 720)),
+        ((480, 361), 720, (957, 720)),
         ((360, 480), 32, (32, 43)),
     ],
 )
