@@ -104,7 +104,7 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
                 choices=_resolutions(first),
                 value=first.working_short_side,
                 label="Resolution",
-                info="Short side that the network sees. More is finer and slower, and enlarges smaller pictures.",
+                info="Short side that the network sees. More is finer and slower.",
                 elem_id="resolution",
             )
             weights = weights_choice(segmenters, "weights")

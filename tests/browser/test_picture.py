@@ -280,6 +280,7 @@ def test_resolution_runs_the_network_again(open_page, segmenter, tmp_path):
     )
     segmenter.predict(read_image(picture), resolution=540).save(tmp_path / "expected.png")
     assert download_mask(page)[1] == (tmp_path / "expected.png").read_bytes() != first
+    assert "560×420, seen at 720×540, in" in page.locator(".note").inner_text()  # noqa: RUF001
 
 
 def test_a_snapshot_and_a_pasted_picture(open_page):
