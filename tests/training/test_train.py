@@ -366,7 +366,7 @@ def test_a_batch_is_normalised_as_the_weights_say() -> None:
         grey_share=0, blur_share=0, noise_share=0,
     )  # fmt: skip
     recipe = Recipe("x", (DataSource("a"),), batch_size=2, crop=(32, 32), augmentation=still)
-    images, _ = batch(Mixture([constant_set([3], "a")], [1.0]), recipe, 0, CPU)
+    images = batch(Mixture([constant_set([3], "a")], [1.0]), recipe, 0, CPU).images
     for channel, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
         assert torch.allclose(images[:, channel], torch.tensor((60 / 255 - mean) / std), atol=1e-4)
 
