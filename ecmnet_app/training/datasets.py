@@ -126,7 +126,7 @@ class Dataset:
     """(N, 2) int32: each picture's own height and width."""
     stems: tuple[str, ...]
     answers: Tensor | None = None
-    """What teachers answered, see `training.pseudo_labels`: (N, K, ceil(H/2), ceil(W/2)) uint8, probabilities of which
+    """What teachers answered, see `training.answers`: (N, K, ceil(H/2), ceil(W/2)) uint8, probabilities of which
     255 is 1, and 0 for all classes in the padding."""
 
     def __len__(self) -> int:

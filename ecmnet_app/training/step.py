@@ -146,13 +146,14 @@ class TrainStep:
         )
         if self.teacher is not None:
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
-                wanted = self.teacher(images)
-            resemblance = distillation_loss(logits, wanted, self.recipe.teacher_temperature)
-            loss = loss + self.recipe.teacher_weight * resemblance
+                wanted, share = self.teacher(images), None
         elif answers is not None:
             # Probabilities come in steps of 1/255: the least that is not one of them stands for none.
-            wanted = answers.clamp_min(0.5 / 255).log()
-            resemblance = distillation_loss(logits, wanted, self.recipe.teacher_temperature, answers.sum(1))
+            wanted, share = answers.clamp_min(0.5 / 255).log(), answers.sum(1)
+        else:
+            wanted = share = None
+        if wanted is not None:
+            resemblance = distillation_loss(logits, wanted, self.recipe.teacher_temperature, share)
             loss = loss + self.recipe.teacher_weight * resemblance
         self.flat.set_gradients(torch.autograd.grad(loss, self.flat.parameters))
         gradients = [vector.grad for vector in self.flat.vectors if vector.grad is not None]

@@ -44,11 +44,12 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
         if upload is None:
             return None
         try:
+            segmenter = segmenters.get(weights)
             # The first choice is the rule of the weights, which leaves smaller pictures as they are.
-            asked = None if resolution == segmenters.weights[weights].working_short_side else resolution
+            asked = None if resolution == segmenter.weights.working_short_side else resolution
             image, answer = run(upload, asked, weights)
             height, width = image.shape[:2]
-            seen = segmenters.get(weights).working_size(height, width, asked)
+            seen = segmenter.working_size(height, width, asked)
             return picture_view(image, answer, Path(upload["path"]).stem, seen)
         except EcmnetError as error:
             return error_view(error)
