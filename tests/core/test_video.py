@@ -44,12 +44,16 @@ def run(source: Path, stem: Path, segmenter: Segmenter, **options) -> tuple[Vide
 def test_every_frame_gets_the_answer_of_predict(segmenter: Segmenter, tmp_path: Path) -> None:
     source = write_video(tmp_path / "drive.mp4", size=(96, 130), sound="aac")
     answers, progress = run(source, tmp_path / "out" / "drive", segmenter, options={"threshold": 0.3}, opacity=0.4)
-    expected = [segmenter.predict(frame, threshold=0.3) for frame in frames_of(source)]
+    frames = frames_of(source)
+    assert [number_of(frame) for frame in frames] == list(range(12))
+    expected = [segmenter.predict(frame, threshold=0.3) for frame in frames]
+    for answer in expected:  # from even chances for eleven classes to certainty
+        assert 0.999 / 11 <= answer.confidence.min() <= answer.confidence.max() <= 1
 
     np.testing.assert_array_equal(masks_of(answers.masks), [answer.labels for answer in expected])
     overlays = frames_of(answers.overlay)
     assert len(overlays) == 12
-    for shown, frame, answer in zip(overlays, frames_of(source), expected, strict=True):
+    for shown, frame, answer in zip(overlays, frames, expected, strict=True):
         assert np.abs(shown.astype(int) - answer.overlay(frame, 0.4)).mean() < 6  # of the coding
     rows = rows_of(answers.areas)
     assert [int(row["frame"]) for row in rows] == list(range(12))
@@ -65,7 +69,7 @@ def test_every_frame_gets_the_answer_of_predict(segmenter: Segmenter, tmp_path: 
     told = np.concatenate([one.areas for one in progress if len(one.times)])
     np.testing.assert_allclose(told, [list(answer.areas().values()) for answer in expected])
     np.testing.assert_array_equal(
-        next(one for one in progress if one.done == 12).overlay, expected[-1].overlay(frames_of(source)[-1], 0.4)
+        next(one for one in progress if one.done == 12).overlay, expected[-1].overlay(frames[-1], 0.4)
     )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "drive_areas.csv",
