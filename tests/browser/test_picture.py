@@ -57,6 +57,7 @@ def open_page(browser, url):
         page.on("request", lambda request: outside.append(request.url) if leaves_this_machine(request.url) else None)
         page.goto(url)
         page.wait_for_selector("#picture input[type=file]", state="attached")
+        page.wait_for_function("!!window.explainCamera")  # the page's own script runs a moment later
         return page
 
     yield open_page
