@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import csv
 import threading
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import av
@@ -215,6 +215,7 @@ def test_a_video_and_a_live_viewer_take_turns(segmenter: Segmenter, tmp_path: Pa
     source = write_video(tmp_path / "a.mp4", frames=60, size=(96, 128))
     image = frames_of(source)[0]
     turns: list[str] = []
+    asked: list[int] = []
 
     def predict(images, **options):
         turns.append(options.pop("who"))
@@ -223,28 +224,28 @@ def test_a_video_and_a_live_viewer_take_turns(segmenter: Segmenter, tmp_path: Pa
     with StreamWorker(predict, max_batch=1) as worker, worker.open() as ours, worker.open() as live:
 
         def through(images, **options):
-            return [ours.submit(image, who="video", **options).result().segmentation for image in images]
+            futures = [ours.submit(image, who="video", **options) for image in images]
+            asked.append(len(turns))
+            return [future.result().segmentation for future in futures]
 
         stop = threading.Event()
 
-        def watch() -> None:
-            while not stop.is_set():
-                live.submit(image, who="live").result()
+        def watch(_: object = None) -> None:
+            """Called back by the worker before its next turn, so that the viewer is always waiting."""
+            if not stop.is_set():
+                live.submit(image, who="live").add_done_callback(watch)
 
-        viewer = threading.Thread(target=watch)
-        viewer.start()
+        watch()
         try:
             smoother = Smoother(segmenter.weights.temperature)
             progress = list(segment_video(source, VideoAnswers(tmp_path / "a"), through, smoother=smoother))
         finally:
             stop.set()
-            viewer.join()
     assert progress[-1].done == 60
-    first, last = turns.index("video"), len(turns) - turns[::-1].index("video")
-    middle = turns[first:last]
-    assert middle.count("video") == 60
-    # About as many; on a busy machine either may come too late for a turn, but neither waits for all of the other's.
-    assert 60 / 3 < middle.count("live") < 60 * 3
+    videos = [turn for turn, who in enumerate(turns) if who == "video"]
+    assert len(videos) == 60
+    assert all(later - turn > 1 for turn, later in pairwise(videos))
+    assert all(turn - count <= 1 for turn, count in zip(videos, asked, strict=True)), "one of the viewer's goes first"
 
 
 def test_a_closed_worker_ends_the_run_with_its_error(segmenter: Segmenter, tmp_path: Path) -> None:
