@@ -223,6 +223,24 @@ def answer_anew(tiny_weights: Path, make_picture: MakePicture, folder: Path) -> 
     return lambda: make_engine(HERE[0], weights, CPU).logits(make_picture(64, 96)[None]).numpy().tobytes()
 
 
+def test_what_is_no_number_is_asked_again_in_float32(
+    tiny_weights: Path, make_picture: MakePicture, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights, picture = load_weights(tiny_weights), make_picture(64, 96)[None]
+    broken = replace(weights, sha256="0" * 64, tensors={k: v.clone() for k, v in weights.tensors.items()})
+    for name, tensor in broken.tensors.items():
+        if name.endswith("weight"):
+            tensor.mul_(1e20)
+    engine = make_engine(HERE[0], weights, CPU)
+    expected = make_engine("openvino", weights, CPU).logits(picture)
+    hopeless = make_engine(HERE[0], broken, CPU)
+    engine._request = hopeless._request  # which overflows
+    assert torch.equal(engine.logits(picture), expected)
+    assert "asked again in float32" in caplog.text
+    with pytest.raises(DeviceError, match=r"no numbers for a picture of 96x64; choose the engine eager"):
+        hopeless.logits(picture)
+
+
 def test_a_damaged_file_is_made_again(
     answer_anew: Callable[[], bytes], folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
