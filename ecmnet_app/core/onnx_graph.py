@@ -7,7 +7,7 @@ and for sizes. Here it is a third of a second.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import singledispatch
 from typing import Any, TypeAlias
 
@@ -398,58 +398,88 @@ def _unrolled(graph: _Graph, decays: Sequence[str], inputs: Sequence[str], steps
 def _looped(graph: _Graph, decays: Sequence[str], inputs: Sequence[str]) -> list[str]:
     """`_unrolled` for any number of steps and sequences: two of ONNX's Scans, each of which runs both ways at once.
 
-    The total decay follows the recurrence too, from one and without input: it is kept beside h, as N more states.
+    The first runs along the steps of all sequences side by side. The total decay follows the recurrence too, from one
+    and without input: it is kept beside h, as N more states. The second runs from sequence to sequence, and adds to all
+    of each what it should have started from.
     """
     edge = graph.op("Gather", inputs[0], 0, axis=1)  # (B, sequences, N, D)
     first = graph.op("Concat", _filled(graph, edge, 0.0), _filled(graph, edge, 1.0), axis=2)
     none = _filled(graph, inputs[0], 0.0)
-    ends, stacked = _scan(
+    found = _scan(
         graph,
         first,
-        decays=[graph.op("Concat", decay, decay, axis=3) for decay in decays],
-        inputs=[graph.op("Concat", driven, none, axis=3) for driven in inputs],
-        gives="h",
+        [graph.op("Concat", decay, decay, axis=3) for decay in decays],
+        [graph.op("Concat", driven, none, axis=3) for driven in inputs],
+        step=_one_step,
+        axis=1,
     )
-    last, total = zip(*(graph.ops("Split", 2, end, axis=2) for end in ends), strict=True)  # (B, sequences, N, D)
-    nothing = _filled(graph, graph.op("Gather", last[0], 0, axis=1), 0.0)
-    _, starts = _scan(graph, nothing, decays=total, inputs=last, gives="h_before")
-    found = []
-    for both, start in zip(stacked, starts, strict=True):
-        own, totals = graph.ops("Split", 2, both, axis=3)
-        found.append(graph.op("Add", own, graph.op("Mul", totals, graph.op("Unsqueeze", start, [1]))))
-    return found
+    nothing = _filled(graph, graph.op("Gather", edge, 0, axis=1), 0.0)  # (B, N, D)
+    own, totals = zip(*(graph.ops("Split", 2, both, axis=3) for both in found), strict=True)
+    return _scan(graph, nothing, own, totals, step=_one_sequence, axis=2)
 
 
 def _scan(
-    graph: _Graph, first: str, decays: Sequence[str], inputs: Sequence[str], gives: str
-) -> tuple[list[str], list[str]]:
-    """h = decay h_before + input along axis 1, forward for the first of `decays` and `inputs`, back for the second.
+    graph: _Graph,
+    first: str,
+    *slices: Sequence[str],
+    step: Callable[[str, bool], list[onnx.NodeProto]],
+    axis: int,
+) -> list[str]:
+    """A recurrence along an axis, forward for the first and back for the second of each of `slices`.
+
+    Both axes of the map are in the shape of what is found. In that of the last states, which a Scan gives as well, they
+    are not, and these are no use: where the pictures grow and a shape stays, OpenVINO's bfloat16 reads what a loop gave
+    from memory that was freed (2026.4: the conversion that follows a loop is prepared anew for a new shape alone).
+
+    Args:
+        first: the state before the first slice, of both ways.
+        slices: what is cut along `axis`, of either way.
+        step: the nodes of one step, from `h_before` and `slice0`, `slice1` and so on to `h` and `found`, each with the
+            suffix that it is given; it is told, too, whether they are for the way back.
 
     Returns:
-        The last h of both, and "h" or "h_before", whichever is asked for, of every step of both.
+        `found` of all slices along `axis`, of both ways.
     """
-    nodes = []
-    for way in ("", "_back"):
-        nodes.append(helper.make_node("Mul", [f"decay{way}", f"h_before{way}"], [f"kept{way}"]))
-        nodes.append(helper.make_node("Add", [f"kept{way}", f"input{way}"], [f"h{way}"]))
-        nodes.append(helper.make_node("Identity", [f"{gives}{way}"], [f"given{way}"]))
-    names = (
-        ["h_before", "h_before_back", "decay", "decay_back", "input", "input_back"],
-        ["h", "h_back", "given", "given_back"],
+    nodes = [*step("", False), *step("_back", True)]
+    taken = [f"slice{i}{suffix}" for suffix in ("", "_back") for i in range(len(slices))]
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+        for names in (["h_before", "h_before_back", *taken], ["h", "h_back", "found", "found_back"])
     )
-    taken, given = ([helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in side] for side in names)
-    outputs = graph.ops(
+    return graph.ops(
         "Scan",
         4,
-        *(first, first, *decays, *inputs),
-        body=helper.make_graph(nodes, "step", taken, given),
-        num_scan_inputs=4,
-        scan_input_axes=[1, 1, 1, 1],
-        scan_input_directions=[0, 1, 0, 1],
-        scan_output_axes=[1, 1],
+        *(first, first),
+        *(each[way] for way in (0, 1) for each in slices),
+        body=helper.make_graph(nodes, "step", inputs, outputs),
+        num_scan_inputs=len(taken),
+        scan_input_axes=[axis] * len(taken),
+        scan_input_directions=[0] * len(slices) + [1] * len(slices),
+        scan_output_axes=[axis, axis],
         scan_output_directions=[0, 1],
-    )
-    return outputs[:2], outputs[2:]
+    )[2:]
+
+
+def _one_step(suffix: str, back: bool) -> list[onnx.NodeProto]:
+    """h = slice0 h_before + slice1, which is what is found."""
+    return [
+        helper.make_node("Mul", [f"slice0{suffix}", f"h_before{suffix}"], [f"kept{suffix}"]),
+        helper.make_node("Add", [f"kept{suffix}", f"slice1{suffix}"], [f"h{suffix}"]),
+        helper.make_node("Identity", [f"h{suffix}"], [f"found{suffix}"]),
+    ]
+
+
+def _one_sequence(suffix: str, back: bool) -> list[onnx.NodeProto]:
+    """What is found is all of a sequence, (B, steps, N, D): its own h, slice0, and what is left after the total decays,
+    slice1, of where it starts. h is its end."""
+    return [
+        helper.make_node("Constant", [], [f"axis{suffix}"], value_ints=[1]),
+        helper.make_node("Unsqueeze", [f"h_before{suffix}", f"axis{suffix}"], [f"start{suffix}"]),
+        helper.make_node("Mul", [f"slice1{suffix}", f"start{suffix}"], [f"carried{suffix}"]),
+        helper.make_node("Add", [f"slice0{suffix}", f"carried{suffix}"], [f"found{suffix}"]),
+        helper.make_node("Constant", [], [f"end{suffix}"], value_int=0 if back else -1),
+        helper.make_node("Gather", [f"found{suffix}", f"end{suffix}"], [f"h{suffix}"], axis=1),
+    ]
 
 
 def _filled(graph: _Graph, like: str, value: float) -> str:

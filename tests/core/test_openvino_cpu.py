@@ -87,6 +87,20 @@ def test_labels_of_the_shipped_weights_hold_on_real_pictures(weights: str, camvi
 
 
 @pytest.mark.parametrize("name", HERE)
+def test_pictures_grow_along_one_side(name: str, make_picture: MakePicture) -> None:
+    """As where a wide picture follows a narrow one of equal height: what has to do with the height alone keeps its
+    shape, while all else needs more memory."""
+    weights = load_weights()
+    engine, plain = make_engine(name, weights, CPU), EagerEngine(weights, CPU)
+    for size in ((360, 480), (360, 640), (360, 480), (352, 640), (512, 640)):
+        pictures = make_picture(*size)[None]
+        expected = plain.logits(pictures).numpy()
+        for _ in range(2):
+            error = np.abs(engine.logits(pictures).numpy() - expected).mean() / np.abs(expected).mean()
+            assert error <= {"openvino": 1e-5, "openvino-bf16": 0.02, "openvino-int8": 0.2}[name], size
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_an_answer_depends_on_nothing_but_the_picture(
     name: str, tiny_weights: Path, make_picture: MakePicture, folder: Path
 ) -> None:
@@ -221,24 +235,6 @@ def answer_anew(tiny_weights: Path, make_picture: MakePicture, folder: Path) -> 
     """A new engine's answer to one picture."""
     weights = load_weights(tiny_weights)
     return lambda: make_engine(HERE[0], weights, CPU).logits(make_picture(64, 96)[None]).numpy().tobytes()
-
-
-def test_what_is_no_number_is_asked_again_in_float32(
-    tiny_weights: Path, make_picture: MakePicture, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    weights, picture = load_weights(tiny_weights), make_picture(64, 96)[None]
-    broken = replace(weights, sha256="0" * 64, tensors={k: v.clone() for k, v in weights.tensors.items()})
-    for name, tensor in broken.tensors.items():
-        if name.endswith("weight"):
-            tensor.mul_(1e20)
-    engine = make_engine(HERE[0], weights, CPU)
-    expected = make_engine("openvino", weights, CPU).logits(picture)
-    hopeless = make_engine(HERE[0], broken, CPU)
-    engine._request = hopeless._request  # which overflows
-    assert torch.equal(engine.logits(picture), expected)
-    assert "asked again in float32" in caplog.text
-    with pytest.raises(DeviceError, match=r"no numbers for a picture of 96x64; choose the engine eager"):
-        hopeless.logits(picture)
 
 
 def test_a_damaged_file_is_made_again(

@@ -11,7 +11,7 @@ import io
 import logging
 import platform
 import sys
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -52,48 +52,25 @@ class OpenVINOEngine(Engine):
 
     def __init__(self, weights: Weights, device: torch.device) -> None:
         self.device = device
-        self._weights = weights
-        self._request = self._make_request(self.precision)
+        try:
+            self._request = _compiled(weights, self.precision).create_infer_request()
+        except RuntimeError as error:
+            raise DeviceError(f"OpenVINO cannot run the network here ({error}); choose the engine eager") from error
 
     def logits(self, pictures: NDArray[np.uint8]) -> Tensor:
         """See `Engine.logits`."""
         return torch.from_numpy(np.concatenate([self._logits(picture) for picture in pictures]))
 
     def _logits(self, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-        height, width = picture.shape[:2]
-        logits = _infer(self._request, picture)
-        if not np.isfinite(logits).all():
-            # Seen in bfloat16, of an untrained network: all of one answer, and of one size every answer.
-            _log.warning("OpenVINO gave no numbers for a picture of %dx%d; it is asked again in float32", width, height)
-            logits = _infer(self._float32_request, picture)
-            if not np.isfinite(logits).all():
-                raise DeviceError(
-                    f"OpenVINO gave no numbers for a picture of {width}x{height}; choose the engine eager, "
-                    "and if that is no better, other weights"
-                )
-        return logits
-
-    @cached_property
-    def _float32_request(self) -> openvino.InferRequest:
-        return self._make_request("f32")
-
-    def _make_request(self, precision: str) -> openvino.InferRequest:
         try:
-            return _compiled(self._weights, precision).create_infer_request()
+            answers = self._request.infer([np.ascontiguousarray(picture[None])])
         except RuntimeError as error:
-            raise DeviceError(f"OpenVINO cannot run the network here ({error}); choose the engine eager") from error
-
-
-def _infer(request: openvino.InferRequest, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    try:
-        answers = request.infer([np.ascontiguousarray(picture[None])])
-    except RuntimeError as error:
-        height, width = picture.shape[:2]
-        raise DeviceError(
-            f"OpenVINO failed on a picture of {width}x{height} ({error}); send a smaller one, "
-            "or choose the engine eager"
-        ) from error
-    return np.asarray(answers[0], np.float32)
+            height, width = picture.shape[:2]
+            raise DeviceError(
+                f"OpenVINO failed on a picture of {width}x{height} ({error}); send a smaller one, "
+                "or choose the engine eager"
+            ) from error
+        return np.asarray(answers[0], np.float32)
 
 
 class OpenVINOBf16Engine(OpenVINOEngine):
