@@ -118,10 +118,8 @@ async function send(mine) {
   if (!reply || reply.error) {
     tell(reply ? reply.error : "The server does not answer. Trying again …");
     holdUntil = performance.now() + RETRY;
-  } else if (reply.dropped || seq < answer?.seq) {
-    dropped++;
-  } else if (live.dataset.state === "live") {
-    await show(mine, asked, { seq, frame, time, ...reply });
+  } else if (reply.dropped || !(await show(mine, asked, { seq, frame, time, ...reply }))) {
+    if (mine === run) dropped++;
   }
 }
 
@@ -144,12 +142,12 @@ function encode(frame) {
   }, "image/jpeg", JPEG_QUALITY));
 }
 
+// Whether it could: not where it was stopped, frozen or overtaken, or other weights were chosen.
 async function show(mine, asked, { seq, frame, time, mask, areas }) {
   const image = new Image();
   image.src = mask;
   await image.decode();
-  if (mine !== run || asked !== weights || live.dataset.state !== "live") return;
-  if (seq < answer?.seq) return void dropped++;
+  if (mine !== run || asked !== weights || live.dataset.state !== "live" || seq < answer?.seq) return false;
   const { width, height } = frame;
   Object.assign(reader.canvas, { width, height });
   reader.drawImage(image, 0, 0);
@@ -164,6 +162,7 @@ async function show(mine, asked, { seq, frame, time, mask, areas }) {
   const now = performance.now();
   recent.push({ time: now, age: now - time });
   live.dispatchEvent(new CustomEvent("overlay", { detail: { seq, time, age: now - time } }));  // for who measures
+  return true;
 }
 
 // What was answered by other weights has other classes.
@@ -190,6 +189,7 @@ function tick() {
     clearInterval(ticking);
     return;
   }
+  if (stream) find(".dropped").textContent = dropped;
   if (live.dataset.state !== "live") return;
   const now = performance.now();
   recent = recent.filter(({ time }) => now - time < WINDOW);
@@ -197,7 +197,6 @@ function tick() {
   const median = ages[ages.length >> 1];
   find(".fps").textContent = recent.length < 2 ? "–" : (1000 / interval()).toFixed(1);
   find(".behind").textContent = median === undefined ? "–" : median < 1000 ? `${Math.round(median)} ms` : `${(median / 1000).toFixed(1)} s`;
-  find(".dropped").textContent = dropped;
   if (isHidden()) return clearOverlay();  // when it is seen again, the street has moved on
   for (const [seq, time] of inFlight) {
     if (now - time > PATIENCE) {
