@@ -429,7 +429,7 @@ def _scan(
 
     Both axes of the map are in the shape of what is found. In that of the last states, which a Scan gives as well, they
     are not, and these are no use: where the pictures grow and a shape stays, OpenVINO's bfloat16 reads what a loop gave
-    from memory that was freed (2026.4: the conversion that follows a loop is prepared anew for a new shape alone).
+    from memory that was freed (2026.4; see docs/performance-cpu.md).
 
     Args:
         first: the state before the first slice, of both ways.
