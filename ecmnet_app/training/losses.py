@@ -33,6 +33,7 @@ def segmentation_loss(
     auxiliary_weights: Sequence[float],
     unnamed: Sequence[int],
     reduce: Reduce,
+    boundary_weight: float = 1.0,
 ) -> Tensor:
     """Loss of a batch.
 
@@ -48,15 +49,16 @@ def segmentation_loss(
         auxiliary_weights: one for each auxiliary head.
         unnamed: the classes that labels with BEHIND added may hide.
         reduce: adds the sums of all processes, so that several equal one with the whole batch.
+        boundary_weight: how many times a pixel that has another class beside it counts in the cross entropies.
     """
     full = F.interpolate(logits.float(), target.shape[-2:], mode="bilinear", align_corners=False)
     log_probability, known = _named(full, target, unnamed)
-    loss = _cross_entropy(log_probability, known, weights, reduce)
+    loss = _cross_entropy(log_probability, known, weights, reduce, boundary_weight)
     if jaccard_weight:
         loss = loss + jaccard_weight * _jaccard(log_probability.exp(), known, reduce)
     for aux, weight in zip(auxiliary, auxiliary_weights, strict=True):
         small = F.interpolate(target[:, None].float(), aux.shape[-2:], mode="nearest")[:, 0].long()
-        loss = loss + weight * _cross_entropy(*_named(aux.float(), small, unnamed), weights, reduce)
+        loss = loss + weight * _cross_entropy(*_named(aux.float(), small, unnamed), weights, reduce, boundary_weight)
     return loss
 
 
@@ -89,13 +91,24 @@ def _named(logits: Tensor, target: Tensor, unnamed: Sequence[int]) -> tuple[Tens
     return F.log_softmax(logits.masked_fill(left_out, -1e4), dim=1), torch.where(behind, target - BEHIND, target)
 
 
-def _cross_entropy(log_probability: Tensor, target: Tensor, weights: Tensor, reduce: Reduce) -> Tensor:
+def _cross_entropy(
+    log_probability: Tensor, target: Tensor, weights: Tensor, reduce: Reduce, boundary_weight: float
+) -> Tensor:
     labelled = target != UNLABELLED
     index = torch.where(labelled, target, 0)
     weight = weights[index] * labelled
+    if boundary_weight != 1:
+        weight = torch.where(_at_boundary(index), boundary_weight * weight, weight)
     likelihood = log_probability.gather(1, index[:, None])[:, 0]
     sums = reduce(torch.stack([(weight * likelihood).sum(), weight.sum()]))
     return -sums[0] / sums[1].clamp_min(1e-6)
+
+
+def _at_boundary(index: Tensor) -> Tensor:
+    """Which pixels have another class among the eight around them: (B, H, W) -> the same shape, bool."""
+    classes = index[:, None].float()
+    greatest, least = (sign * F.max_pool2d(sign * classes, 3, stride=1, padding=1) for sign in (1, -1))
+    return (greatest != least)[:, 0]
 
 
 def _jaccard(probability: Tensor, target: Tensor, reduce: Reduce) -> Tensor:

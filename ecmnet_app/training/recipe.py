@@ -80,9 +80,13 @@ class Recipe:
     ema_decay: float = 0.9995
     class_weight_offset: float = 1.2
     """Class weights are 1 / ln(offset + share of the class's pixels), as in ENet."""
+    boundary_weight: float = 1.0
+    """How many times a pixel that has another class beside it counts in the cross entropy."""
     jaccard_weight: float = 0.5
     auxiliary_weights: tuple[float, ...] = (0.3, 0.2)
     """Of 1x1 heads on the 1/8 and 1/16 stages, which are dropped after training; none in a teacher."""
+    stochastic_depth: float = 0.0
+    """Share of the pictures for which the last EDAB is left out; those before it in proportion, see `drop_blocks`."""
     teacher_weight: float = 0.0
     """Of the distance to the teachers' answers, which is added to the loss."""
     teacher_once: bool = False
@@ -132,10 +136,14 @@ class Recipe:
             raise ConfigError("learning_rate and clip_norm must be positive, ema_decay in 0 to 1 (1 excluded)")
         if self.class_weight_offset <= 1:
             raise ConfigError(f"class_weight_offset must be above 1, not {self.class_weight_offset}")
+        if self.boundary_weight <= 0 or not 0 <= self.stochastic_depth < 1:
+            raise ConfigError("boundary_weight must be positive, stochastic_depth in 0 to 1 (1 excluded)")
         if self.network not in NETWORKS:
             raise ConfigError(f"there is no network {self.network!r}: choose one of {', '.join(NETWORKS)}")
         if self.network == "ecmnet" and len(self.auxiliary_weights) != 2:
             raise ConfigError("auxiliary_weights must be two numbers, of the heads on the 1/8 and 1/16 stages")
+        if self.network != "ecmnet" and self.stochastic_depth:
+            raise ConfigError(f"{self.network} has no EDABs to leave out: write stochastic_depth = 0")
         if self.network != "ecmnet" and self.auxiliary_weights:
             raise ConfigError(f"{self.network} has no auxiliary heads: write auxiliary_weights = []")
         if self.teacher_weight < 0 or self.teacher_temperature <= 0:

@@ -13,6 +13,7 @@ from ecmnet_app.training import distributed
 from ecmnet_app.training.flat import FlatParameters
 from ecmnet_app.training.losses import distillation_loss, segmentation_loss
 from ecmnet_app.training.recipe import Recipe
+from ecmnet_app.training.stochastic_depth import drop_blocks
 from ecmnet_app.training.teacher import Teacher, TeacherTrainee
 
 __all__ = ["TrainStep", "Trainee"]
@@ -65,6 +66,8 @@ class TrainStep:
         self.average: ECMNet | Teacher = deepcopy(
             trainee.network
         )  # its parameters follow at a distance, its buffers are copied
+        if recipe.stochastic_depth:
+            drop_blocks(self.trainee, recipe.stochastic_depth)
         self.flat = FlatParameters(self.trainee)
         self.flat_average = [v.detach().clone() for v in self.flat.vectors]
         self.weights = weights.to(self.device)
@@ -143,6 +146,7 @@ class TrainStep:
             self.recipe.auxiliary_weights,
             self.recipe.unnamed,
             self.reduce,
+            self.recipe.boundary_weight,
         )
         if self.teacher is not None:
             with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):

@@ -21,13 +21,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum()
 
 
-def plain_cross_entropy(logits: Tensor, target: Tensor) -> float:
+def plain_cross_entropy(logits: Tensor, target: Tensor, boundary_weight: float = 1.0) -> float:
     """Weighted mean of -log p of the true class over the labelled pixels."""
     total, weight = 0.0, 0.0
     for b, y, x in np.ndindex(*target.shape):
         if (k := int(target[b, y, x])) != 255:
-            total -= float(WEIGHTS[k]) * math.log(softmax(logits[b, :, y, x].numpy())[k])
-            weight += float(WEIGHTS[k])
+            around = target[b, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2]
+            pixel = float(WEIGHTS[k]) * (boundary_weight if (around != k).any() else 1)
+            total -= pixel * math.log(softmax(logits[b, :, y, x].numpy())[k])
+            weight += pixel
     return total / weight
 
 
@@ -73,6 +75,17 @@ def test_cross_entropy(batch: tuple[Tensor, list[Tensor], Tensor]) -> None:
     logits, _, target = batch
     full = F.interpolate(logits, (8, 16), mode="bilinear")
     assert float(loss_of(logits, [], target, 0, [])) == pytest.approx(plain_cross_entropy(full, target), rel=1e-5)
+
+
+def test_pixels_at_a_boundary_count_more() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, CLASSES, 6, 7)
+    target = torch.ones(2, 6, 7, dtype=torch.long)
+    target[0, 2:4, 3] = 2
+    target[1, :, 5:] = 0
+    for weight in (1.0, 3.0):
+        loss = segmentation_loss(logits, [], target, WEIGHTS, 0, [], (), identity, weight)
+        assert float(loss) == pytest.approx(plain_cross_entropy(logits, target, weight), rel=1e-5)
 
 
 def test_jaccard(batch: tuple[Tensor, list[Tensor], Tensor]) -> None:

@@ -82,6 +82,12 @@ def test_no_such_recipe(tmp_path: Path) -> None:
         ({"auxiliary_weights": [0.3]}, "auxiliary_weights must be two numbers"),
         ({"network": "resnet"}, "no network 'resnet': choose one of ecmnet, efficientnet-lite2"),
         ({"network": "efficientnet-lite2"}, r"has no auxiliary heads: write auxiliary_weights = \[\]"),
+        ({"boundary_weight": 0}, "boundary_weight must be positive, stochastic_depth in 0 to 1"),
+        ({"stochastic_depth": 1}, "boundary_weight must be positive, stochastic_depth in 0 to 1"),
+        (
+            {"network": "efficientnet-lite2", "auxiliary_weights": [], "stochastic_depth": 0.1},
+            "has no EDABs to leave out",
+        ),
         ({"teacher_weight": -1}, "teacher_weight must not be negative"),
         ({"teacher_temperature": 0}, "teacher_temperature must be positive"),
         ({"crop": [31, 48]}, "crop must be a height and a width of at least 32 pixels"),

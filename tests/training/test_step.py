@@ -176,6 +176,21 @@ def test_answers_that_come_with_a_batch_are_learnt_as_a_teachers() -> None:
     assert halved - alone == pytest.approx((given - alone) / 2, rel=1e-4), "what mixes with the outside counts for less"
 
 
+def test_boundaries_and_depth_are_those_of_the_recipe() -> None:
+    images, target = make_batch(0)
+    target = torch.zeros_like(target)
+    target[:, 20:] = 2
+    losses = []
+    for change in ({}, {"boundary_weight": 3.0}, {"stochastic_depth": 0.9}):
+        step = TrainStep(Trainee(make_network()), replace(RECIPE, **change), WEIGHTS)
+        torch.manual_seed(0)
+        losses.append(float(step(images, target, 0)))
+    assert len({round(loss, 4) for loss in losses}) == 3
+    averaged = step.averaged_network()
+    averaged.train()  # its blocks are never left out
+    assert torch.equal(averaged(images), averaged(images))
+
+
 def test_the_learning_rate_rises_from_a_third_then_falls_to_nothing() -> None:
     step = TrainStep(Trainee(make_network()), RECIPE, WEIGHTS)
     rates = {}
