@@ -197,17 +197,29 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
 def load_recipe(name_or_path: str, **overrides: Any) -> Recipe:
     """Read a recipe of the package by name, or any TOML file by path; `overrides` replace its fields.
 
+    A file that says `base = "NAME"` is that recipe of the package but for the fields that it has itself; those of
+    [augmentation] count one by one.
+
     Raises:
         ConfigError: no such recipe, or it does not fit.
     """
     path = RECIPES / f"{name_or_path}.toml"
     if not path.is_file():
         path = Path(name_or_path)
+    return Recipe.from_dict({"name": path.stem} | _read(path) | overrides)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The fields that a file and those it is based on have."""
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
-        raise ConfigError(f"there is no recipe {name_or_path!r}: give a TOML file, or one of {known}")
+        name = path.stem if path.parent == RECIPES else str(path)
+        raise ConfigError(f"there is no recipe {name!r}: give a TOML file, or one of {known}")
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name} is not a TOML file: {error}") from error
-    return Recipe.from_dict({"name": path.stem} | values | overrides)
+    if "base" not in values:
+        return values
+    base = _read(RECIPES / f"{values.pop('base')}.toml")
+    return base | values | {"augmentation": base.get("augmentation", {}) | values.get("augmentation", {})}

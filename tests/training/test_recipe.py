@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,20 @@ def test_a_file(tmp_path: Path) -> None:
         augmentation=Augmentation(scale=(1, 2)),
     )
     assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_a_file_that_changes_a_recipe_of_the_package(tmp_path: Path) -> None:
+    base = load_recipe("camvid-leave-out-rendered")  # which has a base itself
+    assert (base.validation, base.augmentation.paste_share) == (load_recipe("camvid-leave-out").validation, 0.5)
+    (tmp_path / "mine.toml").write_text(
+        'base = "camvid-leave-out-rendered"\nsteps = 9\n[augmentation]\npaste_classes = [1]\n'
+    )
+    recipe = load_recipe(str(tmp_path / "mine.toml"), seed=3)
+    changed = replace(base.augmentation, paste_classes=(1,))
+    assert recipe == replace(base, name="mine", steps=9, seed=3, augmentation=changed)
+    (tmp_path / "mine.toml").write_text('base = "camvit"\n')
+    with pytest.raises(ConfigError, match="no recipe 'camvit': give a TOML file, or one of camvid, "):
+        load_recipe(str(tmp_path / "mine.toml"))
 
 
 def test_no_such_recipe(tmp_path: Path) -> None:
