@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from recordings import drive, masks_of
 
-from ecmnet_app.bags import BagJob, BagSettings, prepare_bag, segment_parts
+from ecmnet_app.bags import BagJob, BagSettings, prepare_bag, segment_parts, spread
 from ecmnet_app.bags.frames import read_frames
 from ecmnet_app.bags.report import write_report
 from ecmnet_app.bags.spread import BagResult, Work, segment_bags
@@ -240,6 +240,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40'")
     from ray.cluster_utils import Cluster
 
+    # Bags of 79 messages are done in a few looks, and whoever disturbs a worker has to see it at work.
+    monkeypatch.setattr(spread, "SECONDS", 0.02)
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES},
