@@ -144,10 +144,12 @@ function encode(frame) {
 
 // Whether it could: not where it was stopped, frozen or overtaken, or other weights were chosen.
 async function show(mine, asked, { seq, frame, time, mask, areas }) {
+  const late = () => mine !== run || asked !== weights || live.dataset.state !== "live" || seq < answer?.seq;
+  if (late()) return false;
   const image = new Image();
   image.src = mask;
   await image.decode();
-  if (mine !== run || asked !== weights || live.dataset.state !== "live" || seq < answer?.seq) return false;
+  if (late()) return false;
   const { width, height } = frame;
   Object.assign(reader.canvas, { width, height });
   reader.drawImage(image, 0, 0);
