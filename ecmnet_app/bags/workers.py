@@ -115,10 +115,12 @@ class LocalWorkers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=error is None, cancel_futures=True)
+        # They would not all end by themselves where one was killed in waiting for a call: it holds the lock of the
+        # queue by which the others are told.
         for process in set(multiprocessing.active_children()) - self._others:
             process.terminate()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
 
 _slots: Any = None  # the array, in a worker

@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -122,6 +124,29 @@ def test_processes_that_are_killed_again_and_again_are_given_up(
         assert "take fewer of them, and --resume" in str(result.problem)
         results = segment_bags(jobs, replace(work, resume=True), workers)
     check(results, undisturbed[:1])
+
+
+KILLED_AT_THE_END = """
+import multiprocessing, sys, time
+from ecmnet_app.bags.workers import LocalWorkers
+
+with LocalWorkers(3) as workers:
+    for future in [workers.submit(time.sleep, 0.5) for _ in range(3)]:
+        future.result()
+    processes = multiprocessing.active_children()
+    assert len(processes) == 3
+    processes.pop(int(sys.argv[1]))
+    time.sleep(0.1)  # now all of them wait
+    for process in processes:
+        process.kill()
+assert not multiprocessing.active_children()
+"""
+
+
+@pytest.mark.parametrize("spared", range(3))
+def test_processes_that_are_killed_once_all_is_done_hold_nothing_up(spared: int) -> None:
+    """One of the three that wait holds the lock by which they are told that all is over, and may be killed with it."""
+    subprocess.run([sys.executable, "-c", KILLED_AT_THE_END, str(spared)], check=True, timeout=60)
 
 
 class LosingWorkers:
