@@ -477,7 +477,7 @@ def services_of(observer: Observer, namespace: str) -> list[str]:
 def test_a_picture_that_outlasts_the_node_does_not_keep_it_in_the_graph(
     start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
 ) -> None:
-    robot = start(weights="default", resolution=2160)  # seconds a picture
+    robot = start(weights="default", engine="eager", resolution=1350)  # seconds a picture
     publisher = observer.node.create_publisher(Image, "/image_raw", 1)
     message = picture_message(make_picture(720, 960))
     observer.node.create_timer(1 / 30, lambda: publisher.publish(message))
