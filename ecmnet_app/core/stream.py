@@ -14,8 +14,8 @@ What holds for every frame that is submitted:
 - It is answered exactly once, and its future never raises: what went wrong is the answer's `result`.
 - Answers that hold a Segmentation come in the order of submission. A dropped frame is told at once, so its answer may
   come before that of an older frame that is still running.
-- The newest frame of an open source always runs. Sources take turns by how long they have been waiting, and a newer
-  frame inherits its source's turn, so no source is served twice while another waits.
+- The newest frame of an open source always runs. Of the sources that wait the one that was served longest ago is next,
+  so none is served twice while another waits, and cameras that send in step lose equally many frames.
 - A frame that fails does so alone: the others of its batch are run again without it.
 
 A file that must lose no frame waits for each answer before it submits the next. Callbacks run on the worker's thread,
@@ -95,6 +95,7 @@ class Source:
     def __init__(self, worker: StreamWorker) -> None:
         self._worker = worker
         self._submitted = 0
+        self._turn = 0
         self._closed = False
         self.dropped = 0
         """Frames replaced by a newer one before they were run."""
@@ -116,7 +117,6 @@ class Source:
                 unrun: _Frame | None = frame
                 error: EcmnetError = _closed_error()
             else:
-                # A key of a dict keeps its place when its value is replaced: the source keeps its turn.
                 unrun = self._worker._waiting.get(self)
                 error = FrameDroppedError("a newer frame of the same source took this one's place")
                 self._worker._waiting[self] = frame
@@ -157,7 +157,8 @@ class StreamWorker:
         self._predict_batch = predict_batch
         self._max_batch = max_batch
         self._changed = threading.Condition()
-        self._waiting: dict[Source, _Frame] = {}  # in order of whose turn it is; all that is kept of a source
+        self._waiting: dict[Source, _Frame] = {}  # all that is kept of a source
+        self._turns = itertools.count()
         self._sources: weakref.WeakSet[Source] = weakref.WeakSet()  # to be counted
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="ecmnet-stream", daemon=True)
@@ -168,6 +169,7 @@ class StreamWorker:
         source = Source(self)
         with self._changed:
             self._sources.add(source)
+            self._take_turn(source)
         return source
 
     @property
@@ -196,6 +198,10 @@ class StreamWorker:
     ) -> None:
         self.close()
 
+    def _take_turn(self, source: Source) -> None:
+        """Whoever has the lowest number is next: after its turn, or new, a source is behind all others."""
+        source._turn = next(self._turns)
+
     def _run(self) -> None:
         while self._serve():  # its locals die between calls, so an idle worker keeps no frame alive
             pass
@@ -207,10 +213,11 @@ class StreamWorker:
             if self._closed:
                 return False
             # Strictly by turn: to gather equal options from further back would let a source overtake another twice.
-            frames = list(self._waiting.values())[: self._max_batch]
+            frames = sorted(self._waiting.values(), key=lambda frame: frame.source._turn)[: self._max_batch]
             batch = list(itertools.takewhile(lambda frame: frame.options == frames[0].options, frames))
             for frame in batch:
                 del self._waiting[frame.source]
+                self._take_turn(frame.source)
         running = [frame for frame in batch if frame.future.set_running_or_notify_cancel()]
         if running:
             for frame, result in zip(running, self._predict(running), strict=True):

@@ -108,7 +108,7 @@ def test_only_the_newest_waiting_frame_runs_and_the_others_are_told(gate):
         assert gate.batches == [[0], [3]]
 
 
-def test_waiting_sources_share_a_batch_in_order_of_waiting(gate):
+def test_waiting_sources_share_a_batch_in_order_of_their_turns(gate):
     with StreamWorker(gate, max_batch=3) as worker:
         busy = worker.open()
         busy.submit(picture(100))
@@ -137,6 +137,24 @@ def test_only_frames_with_equal_options_share_a_batch(gate):
         for future in futures:
             assert value_of(get(future)) == 1
     assert seen == [(1, {}), (2, {"resolution": 360}), (1, {"resolution": 720}), (1, {})]
+
+
+@pytest.mark.parametrize("capacity", [[3, 3, 3, 4], [2, 3], [1], [3]])
+def test_cameras_that_send_in_step_lose_equally_many_frames(gate, capacity):
+    """Four of them, the first always first; `capacity` frames are run between one burst and the next."""
+    with StreamWorker(gate, max_batch=1) as worker:
+        cameras = [worker.open() for _ in range(4)]
+        cameras[0].submit(picture(0))
+        gate.wait_until_running()
+        for burst in range(40):
+            for value, camera in enumerate(cameras):
+                camera.submit(picture(value))
+            for _ in range(capacity[burst % len(capacity)]):
+                gate.let_one_batch_pass()
+                gate.wait_until_running()
+        served = Counter(value for (value,) in gate.batches)
+        gate.open()
+        assert max(served.values()) - min(served.values()) <= 1, served
 
 
 @pytest.mark.parametrize(
@@ -292,14 +310,17 @@ def test_any_history_is_answered_as_the_model_says(steps, max_batch, close_worke
     futures: list[Future[Answer]] = []
     expected: list[str] = []  # of each frame, by the value that it holds
     running: list[int] = []
-    waiting: dict[int, int] = {}  # source -> frame, by turn
+    waiting: dict[int, int] = {}  # source -> frame
+    turns = list(range(5))  # sources, next one first
     closed: set[int] = set()
     batches: list[list[int]] = []
 
     def start_next() -> None:
         if not running and waiting:
-            for source in list(waiting)[:max_batch]:
+            for source in [source for source in turns if source in waiting][:max_batch]:
                 running.append(waiting.pop(source))
+                turns.remove(source)
+                turns.append(source)
             batches.append(running.copy())
             gate.wait_until_running()
 
