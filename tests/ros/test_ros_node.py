@@ -26,6 +26,8 @@ rclpy = pytest.importorskip("rclpy", reason="rclpy does not import: no ROS 2 is 
 pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed")
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from robot import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, LATCHED, Observer, Robot, picture_message, stamp_of  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
@@ -127,8 +129,9 @@ def test_what_is_published_is_as_the_contract_says(
     infos = observer.node.create_publisher(CameraInfo, "/camera_info", 1)
     publisher = observer.node.create_publisher(Image, "/image_raw", qos_profile_sensor_data)
     observer.wait(lambda: infos.get_subscription_count() and publisher.get_subscription_count())
-    observer.wait(lambda: infos.publish(info) or observer.spin(0.2) or True)
+    observer.node.create_timer(0.1, lambda: infos.publish(info))  # one may be lost before the node knows its publisher
     message = picture_message(picture, stamp=time.time())
+    send_until(observer, publisher, message, "/ecmnet/camera_info")
     (mask, *_) = send_until(observer, publisher, message, "/ecmnet/mask", 3)
     observer.spin(0.5)
     answer = segmenter.predict(picture)
@@ -321,22 +324,30 @@ def test_a_robot_without_the_device_runs_on_the_cpu(
 def test_parameters_and_services_answer_while_the_network_runs(
     start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
 ) -> None:
-    robot = start()
+    start()
     observer.listen(Image, "/ecmnet/mask")
     publisher = observer.node.create_publisher(Image, "/image_raw", 1)
     message = picture_message(make_picture(720, 960))
     observer.node.create_timer(1 / 30, lambda: publisher.publish(message))
     observer.wait(lambda: len(observer.got["/ecmnet/mask"]) > 4, what="masks")
     gaps = np.diff(observer.when["/ecmnet/mask"])
+    # Clients that stay: Cyclone holds the first answer to one back by up to 0.1 s, whatever the node does.
+    opacity = Parameter("overlay_opacity", value=0.25).to_parameter_msg()
+    asks = [
+        (
+            observer.node.create_client(SetParameters, "/ecmnet/set_parameters"),
+            SetParameters.Request(parameters=[opacity]),
+        ),
+        (observer.node.create_client(SetBool, "/ecmnet/enable"), SetBool.Request(data=True)),
+    ]
     waits = []
-    for index in range(10):
-        for ask in (
-            lambda index=index: robot.set("overlay_opacity", index / 10).successful,
-            lambda: observer.call(SetBool, "/ecmnet/enable", SetBool.Request(data=True)).success,
-        ):
-            began = time.monotonic()
-            assert ask()
-            waits.append(time.monotonic() - began)
+    for client, request in asks * 10:
+        observer.wait(client.service_is_ready)
+        began = time.monotonic()
+        future = client.call_async(request)
+        answer = observer.wait(lambda: future.done() and future.result())  # noqa: B023
+        waits.append(time.monotonic() - began)
+        assert answer.success if isinstance(answer, SetBool.Response) else answer.results[0].successful
     observer.wait(lambda: len(observer.got["/ecmnet/mask"]) > 5, what="the mask of the picture that was running")
     print(
         f"answers {np.median(waits) * 1000:.0f} to {max(waits) * 1000:.0f} ms, predict {np.median(gaps) * 1000:.0f} ms"
