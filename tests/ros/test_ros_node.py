@@ -400,8 +400,9 @@ def test_several_cameras_share_one_network_fairly(
         observer.got[f"/{name}/ecmnet/mask"].clear()
     observer.spin(10)
     counts = [len(observer.got[f"/{name}/ecmnet/mask"]) for name in names]
+    print(f"masks in 10 s: {counts}")
     assert min(counts) > 5
-    assert max(counts) <= 1.3 * min(counts), counts
+    assert max(counts) <= 1.1 * min(counts) + 1, counts
     assert {m.header.frame_id for m in observer.got["/left/ecmnet/mask"]} == {"left"}
 
 
