@@ -95,7 +95,7 @@ class Source:
     def __init__(self, worker: StreamWorker) -> None:
         self._worker = worker
         self._submitted = 0
-        self._turn = 0
+        self._turn = next(worker._turns)  # the lowest is next; a new one when served: behind all others
         self._closed = False
         self.dropped = 0
         """Frames replaced by a newer one before they were run."""
@@ -166,10 +166,9 @@ class StreamWorker:
 
     def open(self) -> Source:
         """A new source. Frames submitted to it after the worker has closed are answered with a StreamError."""
-        source = Source(self)
         with self._changed:
+            source = Source(self)
             self._sources.add(source)
-            self._take_turn(source)
         return source
 
     @property
@@ -198,10 +197,6 @@ class StreamWorker:
     ) -> None:
         self.close()
 
-    def _take_turn(self, source: Source) -> None:
-        """Whoever has the lowest number is next: after its turn, or new, a source is behind all others."""
-        source._turn = next(self._turns)
-
     def _run(self) -> None:
         while self._serve():  # its locals die between calls, so an idle worker keeps no frame alive
             pass
@@ -217,7 +212,7 @@ class StreamWorker:
             batch = list(itertools.takewhile(lambda frame: frame.options == frames[0].options, frames))
             for frame in batch:
                 del self._waiting[frame.source]
-                self._take_turn(frame.source)
+                frame.source._turn = next(self._turns)
         running = [frame for frame in batch if frame.future.set_running_or_notify_cancel()]
         if running:
             for frame, result in zip(running, self._predict(running), strict=True):

@@ -105,7 +105,14 @@ def _cross_entropy(
 
 
 def _at_boundary(index: Tensor) -> Tensor:
-    """Which pixels have another class among the eight around them: (B, H, W) -> the same shape, bool."""
+    """Which pixels have another class among the eight around them, unlabelled ones counting as the first class.
+
+    Args:
+        index: a class each. Shape: (B, H, W).
+
+    Returns:
+        The same shape, bool.
+    """
     classes = index[:, None].float()
     greatest, least = (sign * F.max_pool2d(sign * classes, 3, stride=1, padding=1) for sign in (1, -1))
     return (greatest != least)[:, 0]
