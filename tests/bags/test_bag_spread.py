@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -265,7 +267,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.40'")
     from ray.cluster_utils import Cluster
 
-    # Bags of 79 messages are done in a few looks, and whoever disturbs a worker has to see it at work.
+    # Bags of 79 messages are done in a few looks, and progress has to be seen.
     monkeypatch.setattr(spread, "SECONDS", 0.02)
     cluster = Cluster(
         initialize_head=True,
@@ -290,6 +292,29 @@ def workers_of(node: Any) -> list[int]:
         if parent == raylet and name.startswith("ray::_run"):
             found.append(int(status.parent.name))
     return found
+
+
+def parts_below(folder: Path) -> int:
+    """Of bags that are being segmented there."""
+    return len(list(folder.glob("*.parts/*.mcap")))
+
+
+@contextmanager
+def again_and_again(disturb: Callable[[], None]) -> Iterator[None]:
+    """On a thread: whoever looks only as often as progress is told may find all done between two looks."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(0.002):
+            disturb()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @pytest.mark.long
@@ -320,16 +345,20 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(
     from ecmnet_app.bags.cluster import RayWorkers
 
     killed: list[int] = []
+    seen = 0
 
-    def kill(done: int, _: int | None) -> None:
-        if len(killed) < 3 and done > len(killed) * FRAMES // 3:
+    def kill() -> None:
+        nonlocal seen
+        parts = parts_below(tmp_path)
+        if len(killed) < 3 and parts > seen:
             busy = [process for node in cluster.list_all_nodes() for process in workers_of(node)]
             for process in set(busy[:1]) - set(killed):
                 os.kill(process, signal.SIGKILL)
                 killed.append(process)
+                seen = parts
 
-    with RayWorkers(cluster.address) as workers:
-        results = segment_bags(jobs_below(tmp_path, recordings), work, workers, kill)
+    with RayWorkers(cluster.address) as workers, again_and_again(kill):
+        results = segment_bags(jobs_below(tmp_path, recordings), work, workers)
     assert len(killed) >= 2
     check(results, undisturbed)
 
@@ -342,15 +371,15 @@ def test_a_machine_that_is_lost_loses_nothing_and_doubles_nothing(
 
     lost = []
 
-    def lose(done: int, _: int | None) -> None:
+    def lose() -> None:
         # Whichever is at work: Ray may well give one of them all.
-        busy = [machine for machine in cluster.worker_nodes if workers_of(machine)]
-        if not lost and done and busy:
-            cluster.remove_node(busy[0], allow_graceful=False)
-            lost.append(done)
+        if not lost and parts_below(tmp_path):
+            for machine in [machine for machine in cluster.worker_nodes if workers_of(machine)][:1]:
+                cluster.remove_node(machine, allow_graceful=False)
+                lost.append(machine)
 
-    with RayWorkers(cluster.address) as workers:
-        results = segment_bags(jobs_below(tmp_path, recordings), work, workers, lose)
+    with RayWorkers(cluster.address) as workers, again_and_again(lose):
+        results = segment_bags(jobs_below(tmp_path, recordings), work, workers)
     assert lost
     check(results, undisturbed)
 
