@@ -20,6 +20,8 @@ else:
 __all__ = ["DataSource", "Recipe", "load_recipe"]
 
 RECIPES = Path(__file__).parent / "recipes"
+SOURCES = tomllib.loads(Path(__file__).with_name("sources.toml").read_text("utf-8"))
+"""What recipes need not say of the data sets of this project, by name."""
 NETWORKS = ("ecmnet", "efficientnet-lite2")
 
 
@@ -180,14 +182,18 @@ class Recipe:
         """
         values = dict(values)
         try:
-            values["data"] = tuple(DataSource(**_tuples(source)) for source in values.get("data", ()))
+            values["data"] = tuple(_source(source) for source in values.get("data", ()))
             if values.get("validation"):
-                values["validation"] = DataSource(**_tuples(values["validation"]))
+                values["validation"] = _source(values["validation"])
             values["augmentation"] = Augmentation(**_tuples(values.get("augmentation", {})))
             return cls(**_tuples(values))
-        except TypeError as error:
+        except (TypeError, AttributeError) as error:
             known = ", ".join(f.name for f in fields(cls))
             raise ConfigError(f"the recipe does not fit: {error}; its fields are {known}") from error
+
+
+def _source(values: dict[str, Any]) -> DataSource:
+    return DataSource(**_tuples(SOURCES.get(values.get("name", ""), {}) | values))
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +204,7 @@ def load_recipe(name_or_path: str, **overrides: Any) -> Recipe:
     """Read a recipe of the package by name, or any TOML file by path; `overrides` replace its fields.
 
     A file that says `base = "NAME"` is that recipe of the package but for the fields that it has itself; those of
-    [augmentation] count one by one.
+    [augmentation] count one by one. What a [[data]] does not say of a set that sources.toml names is taken from there.
 
     Raises:
         ConfigError: no such recipe, or it does not fit.

@@ -63,6 +63,17 @@ def test_a_file_that_changes_a_recipe_of_the_package(tmp_path: Path) -> None:
         load_recipe(str(tmp_path / "mine.toml"))
 
 
+def test_what_is_known_of_a_set_need_not_be_said(tmp_path: Path) -> None:
+    text = '[[data]]\nname = "unlabelled"\nsplit = "mine"\n[[data]]\nname = "mine"\n[[data]]\nname = "camvid"\n'
+    (tmp_path / "mine.toml").write_text(text)
+    unlabelled, mine, camvid = load_recipe(str(tmp_path / "mine.toml")).data
+    assert not unlabelled.labels
+    assert unlabelled.split == "mine"
+    assert unlabelled.terms.startswith("CC BY-SA 4.0 (Global Streetscapes)")
+    assert mine == DataSource("mine")
+    assert "Brostow" in camvid.source
+
+
 def test_no_such_recipe(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no recipe 'camvit': give a TOML file, or one of camvid, "):
         load_recipe("camvit")
@@ -85,6 +96,7 @@ def test_no_such_recipe(tmp_path: Path) -> None:
         ({"teacher_scales": []}, "teacher_scales must be magnifications above 0"),
         ({"teacher_scales": [1.0, 0]}, "teacher_scales must be magnifications above 0"),
         ({"data": [{"split": "train"}]}, "does not fit: .*'name'"),
+        ({"data": "camvid"}, "does not fit"),
         ({"data": [{"name": "a", "weight": 0}]}, "weight of every data set must be positive"),
         ({"stepz": 3}, "does not fit: .*'stepz'; its fields are name, data"),
         ({"steps": 0}, "steps must be at least 1, not 0"),
