@@ -44,7 +44,7 @@ def assemble_bag(job: BagJob) -> BagSummary:
         BagError: a part is missing, or the bag cannot be written.
     """
     about = about_parts(job)
-    passing = job.out.with_name(f".{job.out.name}.{os.getpid()}")
+    passing = job.parts / f".{job.out.name}.{os.getpid()}"  # gone with the parts, if this is killed
     try:
         with writing_to(job.out):
             shutil.rmtree(passing, ignore_errors=True)
@@ -85,7 +85,7 @@ def _assemble(job: BagJob, about: dict[str, Any], folder: Path) -> BagSummary:
                 rows.writerow([topic, log_time, stamp, *(f"{value:.6f}" for value in (confidence, *shares))])
             for topic, reasons in note.skipped.items():
                 stats[topic].skipped.update(reasons)
-            problems += [problem for problem in note.problems if problem not in problems]
+            problems = list(dict.fromkeys(problems + note.problems))
             for message in read_messages(path):
                 writer.write(message)
         counts = dict(writer.counts)

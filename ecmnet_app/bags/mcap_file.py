@@ -21,6 +21,7 @@ from rosbags.typesys.msg import normalize_msgtype
 
 from ecmnet_app.bags.storage import (
     MAX_CHUNK,
+    MAX_TIME,
     Block,
     Channel,
     Contents,
@@ -99,7 +100,7 @@ class McapFile:
             self._walk(file)
         for stretch in self._stretches:
             first, last = stretch.times
-            if not (self.accounted and stretch.whole and stretch.counts and 0 < first <= last):
+            if not (self.accounted and stretch.whole and stretch.counts and 0 < first <= last <= MAX_TIME):
                 self._inspect(stretch)
         self._stretches = [stretch for stretch in self._stretches if stretch.counts]
         self.channels = list(dict.fromkeys(self._channels.values()))
@@ -133,7 +134,10 @@ class McapFile:
                     self._chunks.append(records.ChunkIndex.read(_stream(content)).chunk_start_offset)
         except _DAMAGED:
             return False
-        return bool(self._channels and self._statistics)
+        statistics = self._statistics
+        if statistics is None or (statistics.message_count and not statistics.channel_message_counts):
+            return False  # an empty map says that the counts are not known
+        return bool(self._channels)
 
     def _learn(self, opcode: int, content: bytes) -> None:
         """Take up a schema or a channel; the first of an id counts."""
@@ -212,7 +216,8 @@ class McapFile:
             if opcode == Opcode.MESSAGE:
                 id_, _, time, _ = _MESSAGE.unpack_from(content)
                 found[id_] += 1
-                times.append(time)
+                if time <= MAX_TIME:
+                    times.append(time)
             else:
                 with suppress(*_DAMAGED):
                     self._learn(opcode, bytes(content))
@@ -226,6 +231,8 @@ class McapFile:
             if opcode != Opcode.MESSAGE:
                 continue
             id_, sequence, log_time, publish_time = _MESSAGE.unpack_from(content)
+            if max(log_time, publish_time) > MAX_TIME:
+                continue  # damaged, and counted so
             if id_ in self._channels:
                 payload = bytes(content[_MESSAGE.size :])
                 messages.append(Message(self._channels[id_], log_time, publish_time, sequence, payload))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rosbags.convert.converter import is_same_wireformat, migrate_bytes
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -47,6 +48,9 @@ LATCHED = (
 """QoS as rosbag2 keeps it: reliable, and the last message for whoever comes later."""
 
 
+_BUILT_IN = ("builtin_interfaces/msg/Time", "builtin_interfaces/msg/Duration")  # in no definition of ROS 1
+
+
 @lru_cache(maxsize=1)
 def _store() -> Typestore:
     store = get_typestore(Stores.ROS2_JAZZY)
@@ -57,12 +61,18 @@ def _store() -> Typestore:
 
 
 @lru_cache(maxsize=256)
-def _store_with(kind: str, definition: bytes) -> Typestore:
-    """With what a ROS 1 bag defines and ROS 2 does not know."""
-    store = get_typestore(Stores.ROS2_JAZZY)
+def _converter(kind: str, definition: bytes) -> tuple[bytes, Callable[[bytes], memoryview]]:
+    """Of messages of a ROS 1 bag: their definition in ROS 2, and what makes the bytes of one those of the other."""
     types = get_types_from_msg(definition.decode(), kind)
-    store.register({name: fields for name, fields in types.items() if name not in store.types})
-    return store
+    ros1, ros2 = get_typestore(Stores.EMPTY), get_typestore(Stores.ROS2_JAZZY)
+    known = get_typestore(Stores.ROS1_NOETIC).fielddefs
+    ros1.register({name: known[name] for name in _BUILT_IN} | types)
+    ros2.register({name: fields for name, fields in types.items() if name not in ros2.types})
+    if is_same_wireformat(ros1, ros2, kind, kind):
+        convert = partial(ros2.ros1_to_cdr, typename=kind)
+    else:  # ROS 2 has more fields, or fewer
+        convert = partial(migrate_bytes, ros1, ros2, kind, kind, {}, src_is2=False, dst_is2=True)
+    return ros2.generate_msgdef(kind, ros_version=2)[0].encode(), convert
 
 
 def channel_of(topic: str, kind: str, qos: str = "") -> Channel:
@@ -71,7 +81,7 @@ def channel_of(topic: str, kind: str, qos: str = "") -> Channel:
 
 
 def as_cdr(message: Message) -> Message:
-    """As ROS 2 writes it; of ROS 1 it is converted.
+    """As ROS 2 writes it; of ROS 1 it is converted, and fields that are new in ROS 2 are 0 or empty.
 
     Raises:
         ValueError: it cannot be converted.
@@ -82,9 +92,8 @@ def as_cdr(message: Message) -> Message:
             return message
         return message._replace(channel=channel_of(channel.topic, channel.kind, channel.qos))  # early SQLite has none
     try:
-        store = _store_with(channel.kind, channel.schema)
-        data = bytes(store.ros1_to_cdr(message.data, channel.kind))
-        definition = store.generate_msgdef(channel.kind, ros_version=2)[0].encode()
+        definition, convert = _converter(channel.kind, channel.schema)
+        data = bytes(convert(message.data))
     except Exception as error:  # whatever the library meets in bytes that are not of the type
         raise ValueError(f"cannot be converted from ROS 1 ({error})") from error
     qos = LATCHED if channel.latching else ""
@@ -120,8 +129,14 @@ def picture_of(message: Message) -> tuple[Any, NDArray[np.uint8]]:
 
 
 def labels_of(message: Message) -> NDArray[np.uint8]:
-    """Pixels of a mono8 picture. Shape: (H, W)."""
+    """Pixels of an Image that `gray_image` has made. Shape: (H, W).
+
+    Raises:
+        ImageError: it is another.
+    """
     parsed = _parsed(message)
+    if parsed.encoding != "mono8" or len(parsed.data) != parsed.height * parsed.width:
+        raise ImageError(f"{message.channel.topic} holds no masks, but pictures in {parsed.encoding}")
     return np.asarray(parsed.data).reshape(parsed.height, parsed.width)
 
 
@@ -130,17 +145,11 @@ def stamp_of(header: Any) -> int:
     return int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)
 
 
-def _header(stamp: int, frame_id: str) -> Any:
-    types = _store().types
-    time = types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
-    return types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
-
-
 def gray_image(header: Any, pixels: NDArray[np.uint8]) -> bytes:
-    """An Image in mono8 with the stamp and the frame of the header; pixels of shape (H, W)."""
+    """An Image in mono8 with a header as it is; pixels of shape (H, W)."""
     height, width = pixels.shape
     message = _store().types[IMAGE](
-        header=_header(stamp_of(header), header.frame_id),
+        header=header,
         height=height,
         width=width,
         encoding="mono8",
@@ -153,8 +162,12 @@ def gray_image(header: Any, pixels: NDArray[np.uint8]) -> bytes:
 
 def label_info(names: Sequence[str], threshold: float, stamp: int) -> bytes:
     """A LabelInfo: the names of the ids from 0 on, and last that of 255."""
-    kind = _store().types["vision_msgs/msg/VisionClass"]
+    types = _store().types
+    kind = types["vision_msgs/msg/VisionClass"]
     ids = [*range(len(names) - 1), UNLABELLED]
     classes = [kind(class_id=id_, class_name=name) for id_, name in zip(ids, names, strict=True)]
-    message = _store().types[LABEL_INFO](header=_header(stamp, ""), class_map=classes, threshold=threshold)
+    seconds = min(stamp // 10**9, 2**31 - 1)  # what a Time holds, less than a bag's clock may say
+    time = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=stamp % 10**9)
+    header = types["std_msgs/msg/Header"](stamp=time, frame_id="")
+    message = types[LABEL_INFO](header=header, class_map=classes, threshold=threshold)
     return bytes(_store().serialize_cdr(message, LABEL_INFO))

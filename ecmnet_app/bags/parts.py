@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -114,9 +114,20 @@ def read_note(path: Path) -> PartNote:
 
 
 def read_messages(path: Path) -> Iterator[Message]:
-    """Those of the part at `path`, in the order in which they were written."""
-    for block in McapFile(path).blocks:
-        yield from block.read().messages
+    """Those of the part at `path`, in the order in which they were written.
+
+    Raises:
+        BagError: it is damaged.
+    """
+    file = McapFile(path)
+    damaged = BagError(f"{path} is damaged; remove it, and segment the bag again with --resume")
+    if file.damage:
+        raise damaged
+    for block in file.blocks:
+        messages, damage = block.read()
+        if damage is not None:
+            raise damaged
+        yield from messages
 
 
 class MessageWriter:
@@ -178,5 +189,6 @@ class MessageWriter:
         except OSError as problem:
             raise self._error(problem) from problem
         finally:
-            self._file.close()
+            with suppress(OSError):  # what the file did not take is still in its buffer, and is tried again
+                self._file.close()
             self._passing.unlink(missing_ok=True)

@@ -8,10 +8,13 @@ with open_bag(Path("drive")) as bag:
 from __future__ import annotations
 
 import io
+import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -23,10 +26,21 @@ from ecmnet_app.bags.jobs import BAG_SUFFIXES
 from ecmnet_app.bags.mcap_file import McapFile
 from ecmnet_app.bags.rosbag1_file import Rosbag1File
 from ecmnet_app.bags.sqlite_file import SqliteFile
-from ecmnet_app.bags.storage import MAX_CHUNK, ZSTD_MAGIC, Damage, Message, Storage, in_order, inflate, zstd_stream
+from ecmnet_app.bags.storage import (
+    MAX_CHUNK,
+    ZSTD_MAGIC,
+    Block,
+    Contents,
+    Damage,
+    Message,
+    Storage,
+    in_order,
+    inflate,
+    zstd_stream,
+)
 from ecmnet_app.errors import BagError
 
-__all__ = ["Bag", "open_bag"]
+__all__ = ["Bag", "bag_files", "open_bag"]
 
 _PIECE = 1 << 20
 _KINDS: tuple[tuple[bytes, str, Callable[[Path], Storage]], ...] = (
@@ -43,7 +57,7 @@ class Bag:
     def __init__(self, path: Path) -> None:
         self._stack = ExitStack()
         try:
-            paths, missing = _files(path)
+            paths, missing = bag_files(path)
             files = [(file, self._open(file)) for file in paths]
         except BaseException:
             self._stack.close()
@@ -56,7 +70,9 @@ class Bag:
         self.problems = [f"{file} is not there, though metadata.yaml names it" for file in missing]
         """Sentences on what was seen without reading the messages."""
         self.problems += [f"{file} {damage.problem}" for file, storage in files for damage in storage.damage]
-        self.blocks = [block for _, storage in files for block in storage.blocks]
+        self.blocks = [
+            replace(block, read=partial(_read, file, block)) for file, storage in files for block in storage.blocks
+        ]
         if not self.blocks:
             raise BagError(f"{path} holds no messages{self._why()}; record or copy it again")
         self.start = min(block.start for block in self.blocks)
@@ -64,7 +80,12 @@ class Bag:
         self.end = max(block.end for block in self.blocks)
 
     def items(self, start: int, stop: int) -> Iterator[tuple[int, Message | Damage]]:
-        """See `in_order`; messages that rosbag2 has compressed one by one are as they were before."""
+        """See `in_order`; messages that rosbag2 has compressed one by one are as they were before, and damage names
+        its file.
+
+        Raises:
+            BagError: a file is not there any more.
+        """
         for due, item in in_order(self.blocks, start, stop):
             if isinstance(item, Message) and item.channel.encoding == "cdr" and item.data.startswith(ZSTD_MAGIC):
                 item = item._replace(data=inflate(zstd_stream(io.BytesIO(item.data)), MAX_CHUNK))  # no CDR begins so
@@ -119,8 +140,21 @@ def open_bag(path: Path) -> Bag:
     return Bag(path)
 
 
-def _files(path: Path) -> tuple[list[Path], list[Path]]:
-    """The files of a bag, in order, and those that should be there too."""
+def _read(file: Path, block: Block) -> Contents:
+    """What is in a block of a file, which damage names."""
+    try:
+        messages, damage = block.read()
+    except (OSError, sqlite3.Error) as error:
+        raise BagError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+    return Contents(messages, damage and Damage(f"{file.name} {damage.problem}"))
+
+
+def bag_files(path: Path) -> tuple[list[Path], list[Path]]:
+    """The files of a bag, in order, and those that should be there too.
+
+    Raises:
+        BagError: there is none.
+    """
     if not path.is_dir():
         return [path], []
     there = [file for file in sorted(path.iterdir()) if file.name.removesuffix(".zstd").endswith(BAG_SUFFIXES)]
@@ -128,7 +162,14 @@ def _files(path: Path) -> tuple[list[Path], list[Path]]:
         text = (path / "metadata.yaml").read_text("utf-8")
         named = YAML(typ="safe").load(text)["rosbag2_bagfile_information"]["relative_file_paths"]
         listed = [path / Path(name).name for name in named]
-    except (OSError, YAMLError, KeyError, TypeError, ValueError):  # a recorder that was killed has written none
+    except (
+        OSError,
+        YAMLError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ):  # a recorder that was killed has written none
         listed = there
     files = [file for file in listed if file.exists()]
     if files:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ from ecmnet_app.bags.parts import (
     write_note,
     writing_to,
 )
-from ecmnet_app.bags.reader import Bag, open_bag
+from ecmnet_app.bags.reader import Bag, bag_files, open_bag
 from ecmnet_app.bags.storage import Damage, Message
 from ecmnet_app.bags.summary import BagSummary
 from ecmnet_app.bags.topics import choose_topics
@@ -114,12 +115,14 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
         return BagPlan(0, summary.frames, summary.frames, complete=True)
     with open_bag(job.source) as bag:
         choice = choose_topics(job.source, bag, settings.topics)
+        same = sorted({channel.topic for channel in bag.channels} & _written(choice.kinds)) if settings.merge else []
+        hidden = [f"{topic} is left out of what is merged, as an answer has its name" for topic in same]
         cuts = _cuts(bag)
         plan = BagPlan(len(cuts) - 1, sum(bag.counts[topic] for topic in choice.kinds), 0)
         about = {
             "identity": identity,
             "topics": choice.kinds,
-            "left_out": choice.left_out,
+            "left_out": [*choice.left_out, *hidden],
             "counts": {topic: bag.counts[topic] for topic in choice.kinds} if bag.accounted else {},
             "start": bag.start,
             "end": bag.end,
@@ -135,6 +138,11 @@ def prepare_bag(job: BagJob, settings: BagSettings, segmenter: Segmenter, resume
     return BagPlan(plan.parts, plan.frames, frames)
 
 
+def _written(topics: Iterable[str]) -> set[str]:
+    """Topics that answers to these may have."""
+    return {f"{topic}/{name}" for topic in topics for name in ("mask", "confidence", "label_info")}
+
+
 def _cuts(bag: Bag) -> list[int]:
     """Log times at which the parts begin, and the last one ends.
 
@@ -148,7 +156,9 @@ def _cuts(bag: Bag) -> list[int]:
 
 def _identity(job: BagJob, settings: BagSettings, segmenter: Segmenter) -> dict[str, Any]:
     """What the answers depend on, as plain JSON."""
-    files = [job.source] if job.source.is_file() else sorted(path for path in job.source.glob("*") if path.is_file())
+    files, _ = bag_files(job.source)
+    metadata = job.source / "metadata.yaml"
+    files += [metadata] if metadata.exists() else []
     return {
         "version": ecmnet_app.__version__,
         "format": 2,  # of the parts: 1 had one for every five seconds of the clock
@@ -156,7 +166,7 @@ def _identity(job: BagJob, settings: BagSettings, segmenter: Segmenter) -> dict[
         "device": segmenter.engine.device.type,  # whichever GPU of several
         "engine": segmenter.engine.name,
         "settings": json.loads(json.dumps(asdict(settings))),
-        "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+        "files": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files if os.path.exists(path)],
     }
 
 
@@ -241,21 +251,23 @@ def _batches(bag: Bag, about: dict[str, Any], settings: BagSettings, parts: Sequ
     owners: dict[str, list[str]] = {}  # of each camera_info, for a camera may have several topics
     for topic in topics:
         owners.setdefault(f"{_camera(topic)}/camera_info", []).append(topic)
+    written = _written(topics)
     for part in parts:
         batch = _Batch(part)
         for _, item in bag.items(*about["cuts"][part : part + 2]):
             if isinstance(item, Damage):
-                batch.items.append(f"{about['identity']['files'][0][0]} {item.problem}")
+                batch.items.append(item.problem)
                 continue
             channel = item.channel
             owned = owners.get(channel.topic, []) if channel.kind == CAMERA_INFO else []
-            if settings.merge or owned:
+            merged = settings.merge and channel.topic not in written
+            if merged or owned:
                 try:
                     converted = as_cdr(item)
                 except ValueError as error:
                     batch.items.append(f"{channel.topic} has a message that {error}")
                 else:
-                    if settings.merge:
+                    if merged:
                         batch.items.append(converted)
                     for topic in owned:
                         own = channel_of(f"{topic}/camera_info", CAMERA_INFO)
@@ -322,7 +334,8 @@ class _Writing:
         remaining = iter(answers)
         for item in batch.items:
             if isinstance(item, str):
-                self._note.problems.append(item)
+                if item not in self._note.problems:  # a topic that cannot be converted says so with every message
+                    self._note.problems.append(item)
             elif isinstance(item, _Frame):
                 self._add_frame(item, next(remaining))
             else:

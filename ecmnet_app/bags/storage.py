@@ -19,6 +19,7 @@ import zstandard
 
 __all__ = [
     "MAX_CHUNK",
+    "MAX_TIME",
     "ZSTD_MAGIC",
     "Block",
     "Channel",
@@ -37,6 +38,8 @@ __all__ = [
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 MAX_CHUNK = 2**31
 """Bytes of a chunk's records; what claims more is taken for damage."""
+MAX_TIME = 2**63 - 1
+"""Nanoseconds, as ROS 2 counts them; a time that is later, or before 0, is taken for damage."""
 _PIECE = 1 << 20
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ecmnet_app.bags.messages import PICTURES, encoding_of
+from ecmnet_app.bags.messages import LABEL_INFO, PICTURES, encoding_of
 from ecmnet_app.bags.reader import Bag
 from ecmnet_app.bags.storage import Message
 from ecmnet_app.errors import BagError, ConfigError, ImageError
@@ -44,11 +44,15 @@ def choose_topics(source: Path, bag: Bag, asked: Sequence[str] = ()) -> Choice:
     if asked:
         return Choice({topic: there[topic] for topic in sorted(asked)}, [])
     encodings = _encodings(bag, there)
+    answered = {channel.topic.removesuffix("/label_info") for channel in bag.channels if channel.kind == LABEL_INFO}
     reasons: dict[str, str] = {}
     for topic in sorted(there):  # the raw one of two is before the compressed one
         raw = topic.removesuffix("/compressed")
+        base, _, name = topic.rpartition("/")
         if "/ecmnet/" in topic:
             reasons[topic] = "it is what the node ecmnet has answered"
+        elif base in answered and name in ("mask", "confidence"):
+            reasons[topic] = f"it is an answer to {base}"
         elif encodings.get(topic) in NO_COLORS:
             reasons[topic] = f"{encodings[topic]} holds no colours"
         elif raw != topic and bag.counts[raw] and raw in there and raw not in reasons:

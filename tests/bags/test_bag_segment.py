@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import resource
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
-from recordings import EPOCH, STORE, drive, header_of, image_of, moving_blobs, write_messages, write_recording
+from recordings import EPOCH, STORE, drive, header_of, image_of, masks_of, moving_blobs, write_messages, write_recording
+from rosbags.rosbag1 import Reader as Rosbag1Reader
 from rosbags.rosbag1 import Writer as Rosbag1Writer
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
@@ -25,11 +27,14 @@ from ecmnet_app.bags import (
     BagSettings,
     assemble_bag,
     find_bags,
+    parts,
     prepare_bag,
     segment,
     segment_bag,
     segment_parts,
 )
+from ecmnet_app.bags.pictures import pictures
+from ecmnet_app.bags.reader import open_bag
 from ecmnet_app.core import Segmenter
 from ecmnet_app.errors import BagError, ConfigError
 from ecmnet_app.media.images import encode_image
@@ -239,6 +244,110 @@ def test_after_a_failed_write_nothing_more_is_written_and_resume_gives_the_whole
     assert job.frames.read_bytes() == whole.frames.read_bytes()
 
 
+def test_a_full_disk_is_said_and_leaves_whole_parts_only(segmenter: Segmenter, tmp_path: Path) -> None:
+    """A limit of the system's on a file's size fails as a full disk does: with bytes left that no file has taken."""
+    noise = np.random.default_rng(0).integers(0, 256, (10, 240, 320, 3), dtype=np.uint8)
+    source = write_recording(tmp_path / "a.mcap", {"/camera": (noise.__getitem__, np.arange(10) / 10)})
+    job = BagJob(source, tmp_path / "out")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, hard))
+    try:
+        with pytest.raises(BagError, match=r"cannot write .* File too large; make room, and --resume"):
+            segment_bag(job, BagSettings(merge=True), segmenter)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in job.parts.iterdir()] == ["job.json"]
+
+
+def test_a_part_that_was_cut_off_is_not_taken_for_whole(recording: Path, segmenter: Segmenter, tmp_path: Path) -> None:
+    job = BagJob(recording, tmp_path / "out")
+    prepare_bag(job, BagSettings(), segmenter)
+    segment_parts(job, BagSettings(), segmenter)
+    part = parts.part_path(job.parts, 1)
+    part.write_bytes(part.read_bytes()[: part.stat().st_size // 3])
+    with pytest.raises(BagError, match=r"000001\.mcap is damaged; remove it, and segment the bag again with --resume"):
+        segment_bag(job, BagSettings(), segmenter, resume=True)
+    assert not job.out.exists()
+    part.unlink()
+    summary = segment_bag(job, BagSettings(), segmenter, resume=True)
+    assert len(list(masks_of(job.bag))) == summary.frames == 77
+
+
+def test_a_time_that_no_clock_tells_costs_its_message_alone(segmenter: Segmenter, tmp_path: Path) -> None:
+    times = [EPOCH, EPOCH + 10**8 + 2**63, EPOCH + 2 * 10**8]  # as where one bit was turned
+    rows = [("/camera", time, image_of(FRONT(index), EPOCH)) for index, time in enumerate(times)]
+    source = write_messages(tmp_path / "late.mcap", rows)
+    job = BagJob(source, tmp_path / "out")
+    summary = segment_bag(job, BagSettings(), segmenter)
+    assert (summary.frames, summary.end_ns) == (2, times[2])
+    span = "from 2026-01-01 00:00:00.000 to 2026-01-01 00:00:00.200"
+    assert summary.problems == [f"late.mcap is damaged {span}: 2 of 3 messages could be read there"]
+    early = sqlite_bag(tmp_path / "early.db3")
+    with sqlite3.connect(early) as base:
+        base.execute("UPDATE messages SET timestamp = -5 WHERE id = 2")
+    summary = segment_bag(BagJob(early, tmp_path / "early"), BagSettings(), segmenter)
+    assert (summary.frames, summary.start_ns) == (3, EPOCH)
+    assert summary.problems == [f"{early} has 1 messages of before 1970, which are left out"]
+
+
+def test_a_mask_has_the_pictures_stamp_whatever_it_says(segmenter: Segmenter, tmp_path: Path) -> None:
+    image = image_of(FRONT(0), EPOCH)
+    image.header.stamp.sec, image.header.stamp.nanosec = 2**31 - 1, 2**32 - 1
+    job = BagJob(write_messages(tmp_path / "a.mcap", [("/camera", EPOCH, image)]), tmp_path / "out")
+    segment_bag(job, BagSettings(), segmenter)
+    ((_, mask),) = masks_of(job.bag)
+    assert (mask.header.stamp.sec, mask.header.stamp.nanosec) == (2**31 - 1, 2**32 - 1)
+
+
+def test_of_a_recording_with_answers_neither_they_nor_their_names_are_taken(
+    recording: Path, segmenter: Segmenter, tmp_path: Path
+) -> None:
+    once, twice = BagJob(recording, tmp_path / "once"), BagJob(tmp_path / "once", tmp_path / "twice")
+    first = segment_bag(once, BagSettings(merge=True, confidence=True), segmenter)
+    second = segment_bag(twice, BagSettings(merge=True), segmenter)
+    assert [topic.topic for topic in second.topics] == ["/front/image_raw", "/rear/image_raw"]
+    assert len(list(masks_of(twice.bag))) == second.frames == first.frames
+    left_out = "/front/image_raw/mask is left out of what is merged, as an answer has its name"
+    assert left_out in second.left_out
+    with open_bag(recording) as source, open_bag(twice.out) as answers:
+        assert len(list(pictures(source, answers, "/front/image_raw"))) == second.topics[0].frames
+    rows = [("/camera", EPOCH, image_of(FRONT(0), EPOCH)), ("/camera/mask", EPOCH, image_of(FRONT(1), EPOCH))]
+    foreign = BagJob(write_messages(tmp_path / "foreign.mcap", rows), tmp_path / "foreign")
+    segment_bag(foreign, BagSettings(("/camera",), merge=True), segmenter)
+    ((_, mask),) = masks_of(foreign.bag)
+    assert mask.encoding == "mono8"
+
+
+def test_a_file_that_is_put_beside_a_recording_does_not_change_it(
+    recording: Path, segmenter: Segmenter, tmp_path: Path
+) -> None:
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    for number in range(2):
+        shutil.copy(recording, folder / f"drive_{number}.mcap")
+    names = ["drive_0.mcap", "drive_1.mcap"]
+    (folder / "metadata.yaml").write_text(json.dumps({"rosbag2_bagfile_information": {"relative_file_paths": names}}))
+    job = BagJob(folder, tmp_path / "out")
+    prepare_bag(job, BagSettings(), segmenter)
+    (folder / "notes.txt").write_text("rain from the second minute on")
+    prepare_bag(job, BagSettings(), segmenter, resume=True)
+    with (folder / "drive_1.mcap").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(ConfigError, match="was made with another bag"):
+        prepare_bag(job, BagSettings(), segmenter, resume=True)
+
+
+def test_a_recording_that_goes_away_fails_alone(recording: Path, segmenter: Segmenter, tmp_path: Path) -> None:
+    source = tmp_path / "a.mcap"
+    shutil.copy(recording, source)
+    job = BagJob(source, tmp_path / "out")
+    prepare_bag(job, BagSettings(), segmenter)
+    with open_bag(source) as bag:
+        source.unlink()
+        with pytest.raises(BagError, match=r"cannot read .*a\.mcap: No such file"):
+            list(bag.items(bag.start, bag.end + 1))
+
+
 def test_what_is_there_is_not_overwritten(
     job: BagJob, recording: Path, segmenter: Segmenter, city_weights: Path
 ) -> None:
@@ -310,6 +419,28 @@ def sqlite_bag(path: Path) -> Path:
             row = (index + 1, time, bytes(STORE.serialize_cdr(message, kind)))
             base.execute("INSERT INTO messages VALUES(?, 1, ?, ?)", row)
     return path
+
+
+def test_of_ros_1_types_that_ros_2_has_changed_are_converted_too(segmenter: Segmenter, tmp_path: Path) -> None:
+    """sensor_msgs/Range has one field more, visualization_msgs/Marker several; most others have the same."""
+    store, kind = get_typestore(Stores.ROS1_NOETIC), "sensor_msgs/msg/Range"
+    types, path = store.types, ros1_bag(tmp_path / "pictures.bag")
+    with Rosbag1Reader(path) as reader, Rosbag1Writer(tmp_path / "a.bag") as bag:
+        (camera,) = reader.connections
+        copied = bag.add_connection(camera.topic, camera.msgtype, typestore=store)
+        sonar = bag.add_connection("/sonar", kind, typestore=store)
+        for index, (_, time, data) in enumerate(reader.messages()):
+            bag.write(copied, time, data)
+            stamp = types["builtin_interfaces/msg/Time"](sec=7, nanosec=index)
+            header = types["std_msgs/msg/Header"](seq=index, stamp=stamp, frame_id="sonar")
+            bag.write(sonar, time, store.serialize_ros1(types[kind](header, 1, 0.5, 0.25, 4.0, 1.5 + index), kind))
+    job = BagJob(tmp_path / "a.bag", tmp_path / "out")
+    assert segment_bag(job, BagSettings(merge=True), segmenter).problems == []
+    found = [message for topic, message, _ in messages_of(job.bag) if topic == "/sonar"]
+    assert [(m.header.frame_id, m.header.stamp.nanosec, m.range, m.variance) for m in found] == [
+        ("sonar", index, 1.5 + index, 0.0) for index in range(4)
+    ]
+    assert {(m.radiation_type, m.field_of_view, m.min_range, m.max_range) for m in found} == {(1, 0.5, 0.25, 4.0)}
 
 
 @pytest.mark.parametrize(("make", "name"), [(ros1_bag, "a.bag"), (sqlite_bag, "a.db3")])
