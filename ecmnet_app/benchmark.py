@@ -184,7 +184,7 @@ def measure(case: Case) -> Timing:
         spent: list[float] = []
         while len(spent) < MIN_RUNS or (sum(spent) < 1e3 * case.seconds and len(spent) < MAX_RUNS):
             spent.append(answer())
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, MemoryError) as error:
         raise DeviceError(f"{device} ran out of memory at {case}; measure smaller pictures or batches") from error
     p50, p99 = np.percentile(spent, [50, 99])
     dtype = str(engine.dtype).removeprefix("torch.")

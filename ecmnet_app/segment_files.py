@@ -76,11 +76,11 @@ def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
     Raises:
         ConfigError: a folder of inputs is the folder of the answers too, or an answer would overwrite an input.
     """
-    found: dict[Path, Path] = {}  # by real path, so that each picture is taken once
+    found: dict[str, Path] = {}  # by real path, so that each picture is taken once
     problems = []
     for text in inputs:
         path = Path(text)
-        if path.is_dir():
+        if os.path.isdir(path):
             if path.resolve() == out.resolve():
                 raise ConfigError(f"--out {out} is the folder of the pictures itself; choose another, or one inside it")
             paths = [
@@ -88,10 +88,10 @@ def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
                 for p in sorted(path.rglob("*"))
                 if p.suffix.lower() in (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
                 and p.is_file()
-                and out.resolve() not in p.resolve().parents
+                and out.resolve() not in Path(os.path.realpath(p)).parents
             ]
             problem = f"{text} holds no pictures ({', '.join(PICTURE_SUFFIXES)}) and no videos"
-        elif path.exists() or not glob.has_magic(text):
+        elif os.path.exists(path) or not glob.has_magic(text):
             paths, problem = [path], ""  # where it does not exist, reading it says so
         else:
             paths = [Path(p) for p in sorted(glob.glob(text, recursive=True)) if os.path.isfile(p)]
@@ -99,24 +99,27 @@ def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
         if not paths:
             problems.append(problem)
         for p in paths:
-            found.setdefault(p.resolve(), p)
+            found.setdefault(os.path.realpath(p), p)
 
     if not found:
         return [], problems
-    root = os.path.commonpath([real.parent for real in found])
-    stems = {real: real.relative_to(root).with_suffix("") for real in found}
+    named = {
+        picture: Path(os.path.abspath(picture)) for picture in found.values()
+    }  # by a link's name, not its target's
+    root = os.path.commonpath([path.parent for path in named.values()])
+    stems = {picture: path.relative_to(root).with_suffix("") for picture, path in named.items()}
     shared = Counter(stems.values())
     jobs: list[Job] = []
     taken: set[Path] = set()
-    for real, picture in found.items():
-        stem = stems[real] if shared[stems[real]] == 1 else real.relative_to(root)
+    for picture, path in named.items():
+        stem = stems[picture] if shared[stems[picture]] == 1 else path.relative_to(root)
         while stem in taken:
             stem = stem.with_name(stem.name + "_")
         taken.add(stem)
         jobs.append(Job(picture, out / stem))
     for job in jobs:
         for path in job.answers:
-            if path.resolve() in found:
+            if os.path.realpath(path) in found:
                 raise ConfigError(
                     f"the answer to {job.source} would overwrite {path}, which is to be read; choose another --out"
                 )
@@ -169,7 +172,8 @@ def segment_video_file(
     }
     *_, record_path = job.answers
     done = _read_record(record_path)
-    if {key: done.get(key) for key in identity} == identity and all(path.exists() for path in job.answers):
+    same = "bytes" in identity and {key: done.get(key) for key in identity} == identity
+    if same and all(path.exists() for path in job.answers):
         nothing = np.empty(0)
         yield Progress(done["frames"], done["frames"], nothing, nothing, None, finished=True, problem=done["problem"])
         return
@@ -189,7 +193,9 @@ def segment_video_file(
     ):
         for row in progress.areas:
             areas += row
-        if progress.finished:
+        if not progress.finished:
+            record_path.unlink(missing_ok=True)  # it tells of answers that will be replaced, one after the other
+        else:
             record = {
                 "video": os.fspath(job.source),
                 **identity,
@@ -240,6 +246,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 def _write_record(path: Path, record: Mapping[str, Any]) -> None:
     try:
-        write_atomically(path, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(path, text.encode("utf-8", "backslashreplace"))  # a name may be of bytes that are no UTF-8
     except OSError as error:
         raise ImageError(f"cannot write {path}: {error.strerror or error}") from error

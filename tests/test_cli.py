@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,29 @@ def test_one_bad_file_is_reported_and_the_rest_are_done(
         "empty holds no pictures",
     ):
         assert sum(part in message for message in messages) == 1, part
+
+
+def test_names_that_no_file_can_have_or_that_are_no_text(
+    folder: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latin = os.fsdecode(b"photos/caf\xe9.png")  # as on old disks
+    shutil.copy("photos/a.png", latin)
+    os.symlink("loop.jpg", "photos/loop.jpg")
+    assert segment(tiny_weights, "photos", "photos/loop.jpg", "a" * 300 + ".jpg", "--out", "out") == 1
+    said = capsys.readouterr()
+    assert "4 segmented to out, 2 failed" in said.out
+    assert "ecmnet: cannot read photos/loop.jpg: Too many levels of symbolic links" in said.err
+    assert f"ecmnet: cannot read {'a' * 300}.jpg: File name too long" in said.err
+    record = next(path for path in (folder / "out").rglob("*.json") if path.stem.startswith("caf"))
+    assert json.loads(record.read_text("utf-8"))["picture"] == latin
+
+
+def test_answers_to_links_have_the_links_names(folder: Path) -> None:
+    (folder / "blobs").mkdir()
+    (folder / "photos/a.png").rename("blobs/0f3ab9")
+    (folder / "photos/a.png").symlink_to("../blobs/0f3ab9")
+    jobs, _ = find_jobs(["photos", "blobs/0f3ab9"], Path("out"))
+    assert [str(job.stem) for job in jobs] == ["out/a", "out/b", "out/inner/a"]  # each picture once
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,30 @@ def test_what_is_done_is_not_done_again_but_after_a_change(folder: Path, tiny_we
     assert overlay.exists()
 
 
+def test_a_video_that_is_gone_is_not_done_whatever_is_left_of_it(folder: Path, tiny_weights: Path, capsys) -> None:
+    write_video(folder / "a.mp4", frames=3, size=(32, 48))
+    assert segment(tiny_weights, "a.mp4", "--out", "out") == 0
+    (folder / "a.mp4").unlink()
+    assert segment(tiny_weights, "a.mp4", "--out", "out") == 2
+    assert "ecmnet: cannot read a.mp4: No such file" in capsys.readouterr().err
+
+
+def test_answers_of_two_runs_are_never_taken_for_those_of_one(folder: Path, tiny_weights: Path) -> None:
+    write_video(folder / "a.mp4", frames=3, size=(32, 48))
+    assert segment(tiny_weights, "a.mp4", "--out", "out") == 0
+    overlay, masks = folder / "out/a_overlay.mp4", folder / "out/a_masks.mkv"
+    first = packets_of(overlay)
+    masks.rename(folder / "masks")
+    masks.mkdir()  # so that it cannot be written, once the overlay has been
+    assert segment(tiny_weights, "a.mp4", "--out", "out", "--opacity", "1") == 2
+    assert packets_of(overlay) != first
+    masks.rmdir()
+    (folder / "masks").rename(masks)
+    assert segment(tiny_weights, "a.mp4", "--out", "out") == 0
+    assert_same_pictures(overlay, folder / "out/a_overlay.mp4")
+    assert packets_of(overlay) == first
+
+
 def test_a_loss_is_said_each_time(folder: Path, tiny_weights: Path, capsys) -> None:
     write_video(folder / "w.mp4", frames=60, size=(32, 48), container={"movflags": "+faststart"})
     cut(folder / "w.mp4", 0.6, "half.mp4")

@@ -15,6 +15,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -42,6 +44,10 @@ __all__ = ["PART_FRAMES", "Progress", "VideoAnswers", "segment_video"]
 PART_FRAMES = 96
 """Frames of a part: the most that a run loses when it is killed. A multiple of the batch sizes in use, so that a run
 that goes on makes the batches of an undisturbed one."""
+
+
+_OURS = re.compile(r"lock|job\.json|\d+\.(nut|npz)|\..*|.*\.passing")
+"""What a folder of parts may hold; of all else it is not known whose it is."""
 
 
 @dataclass(frozen=True)
@@ -176,9 +182,14 @@ class _Parts:
         self._lock = FileLock(folder / "lock")  # the system's: none is left by a run that was killed
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            if strange := [path.name for path in folder.iterdir() if not _OURS.fullmatch(path.name)]:
+                raise VideoError(
+                    f"{folder} is where a run keeps what it has done, and holds something else, such as "
+                    f"{min(strange)}: move that away, or have these answers elsewhere"
+                )
             self._claim(json.dumps(identity, sort_keys=True))
-        while self._path().exists():
-            self._load(self._path())
+        while self._path().exists() and self._load(self._path()):
+            pass
         for left in folder.glob("*.passing"):  # of a run that was killed
             left.unlink()
 
@@ -213,15 +224,21 @@ class _Parts:
         """Of the next part."""
         return self._folder / f"{len(self.paths):05d}.nut"
 
-    def _load(self, path: Path) -> None:
-        with np.load(path.with_suffix(".npz")) as table:  # which loads no pickle
-            self.pts += table["pts"].tolist()
-            self.durations += table["durations"].tolist()
-            self.areas += table["areas"].tolist()
-            self.names = table["names"].tolist()
-            self.state = {key.removeprefix("state_"): table[key] for key in table.files if key.startswith("state_")}
+    def _load(self, path: Path) -> bool:
+        """Take up a part; not one whose table is damaged, as after a loss of power."""
+        try:
+            with np.load(path.with_suffix(".npz")) as file:  # which loads no pickle
+                table = dict(file)
+        except (OSError, EOFError, ValueError, BadZipFile):
+            return False
+        self.pts += table["pts"].tolist()
+        self.durations += table["durations"].tolist()
+        self.areas += table["areas"].tolist()
+        self.names = table["names"].tolist()
+        self.state = {key.removeprefix("state_"): table[key] for key in table if key.startswith("state_")}
         self.paths.append(path)
         self._whole = len(self.pts)
+        return True
 
     def add(
         self,

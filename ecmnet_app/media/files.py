@@ -20,7 +20,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    passing = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    passing = path.with_name(f".{os.getpid()}-{threading.get_ident()}.passing")  # no longer than a name may be
     try:
         passing.write_bytes(data)
         os.replace(passing, path)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ecmnet_app.errors import ImageError
 from ecmnet_app.media.files import write_atomically
@@ -33,6 +33,17 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """What is decoded. Pillow knows more, some of it through other programs; street pictures need no others."""
 
 _KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF or PPM"
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF's orientation. Pillow's own `exif_transpose` writes all of EXIF anew, and refuses pictures whose is odd."""
 
 
 def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -161,7 +172,8 @@ def _decode(file: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uint8]:
             _check_size(image.width, image.height, name, max_pixels)
             if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
                 raise ImageError(f"{name} holds 32-bit values, whose range is not known; save it with 8 or 16 bits")
-            return _to_rgb(ImageOps.exif_transpose(image))
+            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            return _to_rgb(image if turn is None else image.transpose(turn))
     except ImageError:
         raise
     except UnidentifiedImageError as error:

@@ -29,7 +29,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ecmnet_app.errors import VideoError
-from ecmnet_app.media.videos import VideoReader, file_url, open_video, start_of
+from ecmnet_app.media.videos import Onward, VideoReader, file_url, open_video, start_of
 
 __all__ = ["ClipWriter", "PartWriter", "join_parts"]
 
@@ -217,16 +217,13 @@ def join_parts(
     """
     problems: list[str] = []
     for path, index in ((overlay, 0), (masks, 1)):
-        passing = path.with_name(f".{path.name}.passing")
+        passing = parts[0].with_name(f"{index}.passing")  # if this is killed, gone with the parts
         kind = "mp4" if index == 0 else "matroska"
         # The scale is that of the moment at which a track begins, which would be in whole milliseconds without.
         options = {"movflags": "+faststart", "movie_timescale": str(time_base.denominator)} if index == 0 else {}
-        with open_video(os.fspath(source), os.fspath(source)) as input_:
+        with open_video(os.fspath(source), os.fspath(source)) as input_, _writing(path):
             try:
-                with (
-                    _writing(path),
-                    av.open(file_url(passing), "w", format=kind, options=options) as output,
-                ):
+                with av.open(file_url(passing), "w", format=kind, options=options) as output:
                     tracks = [_joined(parts, index, times, time_base, output)]
                     if index == 0:
                         tracks += _sound(input_, output, problems)
@@ -296,17 +293,20 @@ def _sound(input_: InputContainer, output: OutputContainer, problems: list[str])
 
 
 def _copied(input_: InputContainer, source: AudioStream, target: Stream, problems: list[str]) -> Iterator[Packet[Any]]:
-    shift = start_of(input_, source) // (source.time_base or Fraction(1))
+    time_base = source.time_base or Fraction(1)
+    origin = int(start_of(input_, source) // time_base)
+    onward, last = Onward(time_base), None
     packets: Iterator[Packet[Any]] = input_.demux(source)
-    last = None
     try:
         for packet in packets:
-            if packet.dts is None or (last is not None and packet.dts < last):
+            if packet.dts is None:
                 continue
-            last = packet.dts
+            time = onward(packet.dts - origin, packet.duration or 1)
+            if last is not None and time <= last:
+                continue
+            last = time
             packet.stream = target
-            packet.dts -= int(shift)
-            packet.pts = packet.dts
+            packet.pts = packet.dts = time
             yield packet
     except av.FFmpegError:
         problems.append("has sound that breaks off")
@@ -316,6 +316,7 @@ def _transcoded(
     input_: InputContainer, source: AudioStream, target: AudioStream, problems: list[str]
 ) -> Iterator[Packet[Any]]:
     origin = start_of(input_, source)
+    onward = Onward(Fraction(1, source.codec_context.sample_rate or 1))
     packets = input_.demux(source)
     while True:
         try:
@@ -324,7 +325,9 @@ def _transcoded(
                 break
             for frame in packet.decode():
                 if frame.pts is not None and frame.time_base is not None:
-                    frame.pts -= int(origin // frame.time_base)
+                    seconds = frame.pts * frame.time_base - origin
+                    frame.time_base = onward.time_base
+                    frame.pts = onward(round(seconds / onward.time_base), frame.samples)
                 yield from target.encode(frame)
         except av.FFmpegError:
             if not problems:

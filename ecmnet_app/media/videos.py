@@ -115,14 +115,16 @@ class VideoReader:
         """All frames but the first `skip`, once. Those skipped are decoded, for frames build on those before them."""
         origin = start_of(self._container, self._stream)
         step = max(1, round(1 / (self.rate * self.time_base)))
+        onward = Onward(self.time_base)
         pts, end = -1, Fraction(0)
         for index, frame in enumerate(self._all_decoded()):
             stated = frame.pts if frame.pts is not None else frame.dts
             # Files without times are shown at their rate; times that stand still are moved on, as no player shows two.
-            pts = max(pts + 1, pts + step if stated is None else stated - int(origin // self.time_base))
+            duration = frame.duration or 0
+            time = None if stated is None else onward(stated - int(origin // self.time_base), duration or step)
+            pts = max(pts + 1, pts + step if time is None else time)
             if stated is None and index == 0:
                 pts = 0
-            duration = frame.duration or 0
             end = (pts + (duration or step)) * self.time_base
             if index >= skip:
                 yield Frame(self._to_rgb(frame), pts, duration)
@@ -178,6 +180,27 @@ class VideoReader:
         if self._damaged:
             problems.append(f"has damage in {self._damaged} place{'s' if self._damaged > 1 else ''}")
         return f"{' and '.join(problems)}; all that could be read was done" if problems else None
+
+
+class Onward:
+    """Times of a track that go on where the file's begin anew, as in recordings that were put one behind the other.
+
+    Args:
+        time_base: seconds of one unit of the times.
+    """
+
+    def __init__(self, time_base: Fraction) -> None:
+        self.time_base = time_base
+        self._shift, self._end = 0, 0
+
+    def __call__(self, time: int, duration: int) -> int:
+        """The time at which what the file has at `time` is to be shown, or heard."""
+        time += self._shift
+        if time * self.time_base < self._end * self.time_base - 1:  # those out of order are nearer than a second
+            self._shift += self._end - time
+            time = self._end
+        self._end = time + duration
+        return time
 
 
 def file_url(path: str | Path) -> str:

@@ -160,6 +160,30 @@ def test_parts_of_another_job_are_not_gone_on_with(segmenter: Segmenter, tmp_pat
     steps.close()
 
 
+def test_a_part_whose_table_is_damaged_is_done_again(segmenter: Segmenter, tmp_path: Path) -> None:
+    frames = 2 * PART_FRAMES + 5
+    source = write_video(tmp_path / "a.mp4", frames=frames, size=SMALL)
+    answers = VideoAnswers(tmp_path / "a")
+    for progress in segment_video(source, answers, segmenter.predict_batch):
+        if progress.done > 2 * PART_FRAMES:
+            break
+    (answers.parts / "00001.npz").write_bytes(b"")
+    first, *_, last = segment_video(source, answers, segmenter.predict_batch)
+    assert (first.done, last.finished, len(masks_of(answers.masks))) == (PART_FRAMES, True, frames)
+
+
+def test_a_folder_of_somebody_else_is_left_alone(segmenter: Segmenter, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", frames=3, size=SMALL)
+    answers = VideoAnswers(tmp_path / "a")
+    answers.parts.mkdir()
+    (answers.parts / "clip1.mp4").write_bytes(b"precious")
+    for name in ("lock", "00000.nut", "job.json"):  # nor do files of a run before make it ours
+        with pytest.raises(VideoError, match=r"a\.parts is where .* holds something else, such as clip1\.mp4: move"):
+            list(segment_video(source, answers, segmenter.predict_batch))
+        assert (answers.parts / "clip1.mp4").read_bytes() == b"precious"
+        (answers.parts / name).touch()
+
+
 def test_two_runs_do_not_write_the_same_answers(segmenter: Segmenter, tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", frames=30, size=SMALL)
     first = segment_video(source, VideoAnswers(tmp_path / "a"), segmenter.predict_batch)

@@ -70,6 +70,12 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     assert image.flags.c_contiguous
 
 
+def test_a_picture_is_turned_whatever_else_its_exif_says() -> None:
+    orientation, unit = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHI4s", 0x0128, 2, 3, b"in")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + orientation + unit + bytes(4)  # a unit in letters
+    assert np.array_equal(read_image(encoded(Image.fromarray(RGB), "PNG", exif=exif)), np.rot90(RGB, -1))
+
+
 def test_grey_becomes_three_equal_channels() -> None:
     assert np.array_equal(read_image(encoded(Image.fromarray(RGB[..., 0]), "PNG")), RGB[..., :1].repeat(3, axis=2))
 

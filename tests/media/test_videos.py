@@ -331,6 +331,22 @@ def test_pictures_and_sound_stay_together(tmp_path: Path) -> None:
     assert gap(tmp_path / "o.mp4") == pytest.approx(gap(source), abs=0.025)
 
 
+@pytest.mark.parametrize(("sound", "seconds"), [("aac", 4.0), ("mp2", 4.0), (None, 0.0)])
+def test_recordings_that_were_put_one_behind_the_other(sound: str | None, seconds: float, tmp_path: Path) -> None:
+    """Their times begin anew in the middle, and go on here."""
+    once = write_video(tmp_path / "once.ts", frames=20, sound=sound, options={"bf": "0"})
+    source = tmp_path / "twice.ts"
+    source.write_bytes(2 * once.read_bytes())
+    frames, reader = read(source)
+    assert [number_of(frame.image) for frame in frames] == 2 * list(range(20))
+    assert np.diff([float(time) for time in times(frames, reader)]) == pytest.approx(0.1, abs=0.001)
+    parts, _, when = write_parts(source, tmp_path, [40])
+    assert join_parts(parts, source, *when, tmp_path / "o.mp4", tmp_path / "m.mkv") is None
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        heard = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0)) if sound else 0.0
+    assert heard == pytest.approx(seconds, abs=0.3)
+
+
 def test_a_part_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
     with VideoReader(write_video(tmp_path / "a.mp4")) as reader:
         writer = PartWriter(tmp_path / "part.nut", reader, 96)
