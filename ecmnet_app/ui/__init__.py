@@ -9,6 +9,7 @@ import gradio as gr
 from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.ui import live, picture, video
+from ecmnet_app.ui.component import KEPT_HOURS
 
 __all__ = ["build"]
 
@@ -20,7 +21,8 @@ def build(segmenters: SegmenterPool, worker: StreamWorker) -> gr.Blocks:
         segmenters: whose weights the page offers, the first where it offers no choice.
         worker: runs `segmenters.predict_batch` for every viewer.
     """
-    with gr.Blocks(title="ECMNet: every pixel named", analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    kept = 600, KEPT_HOURS * 3600  # seconds between two looks, and of the files that stay
+    with gr.Blocks(title="ECMNet: every pixel named", analytics_enabled=False, delete_cache=kept) as page:
         gr.HTML(_HEADER, apply_default_css=False)
         with gr.Tabs():
             with gr.Tab("Picture"):

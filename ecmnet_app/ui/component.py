@@ -14,6 +14,7 @@ from ecmnet_app.core.pool import SegmenterPool
 from ecmnet_app.errors import EcmnetError
 
 __all__ = [
+    "KEPT_HOURS",
     "STATIC_FOLDER",
     "classes_of",
     "data_url",
@@ -23,6 +24,8 @@ __all__ = [
     "weights_choice",
 ]
 
+KEPT_HOURS = 1
+"""How long the server keeps an upload, and what it made of it."""
 STATIC_FOLDER = Path(__file__).parent / "static"
 
 

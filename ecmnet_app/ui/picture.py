@@ -17,7 +17,7 @@ from ecmnet_app.core.weights import Weights
 from ecmnet_app.errors import EcmnetError, ImageError
 from ecmnet_app.media.files import EXAMPLES_FOLDER
 from ecmnet_app.media.images import encode_mask, read_image
-from ecmnet_app.ui.component import take_uploads_only, weights_choice
+from ecmnet_app.ui.component import KEPT_HOURS, take_uploads_only, weights_choice
 from ecmnet_app.ui.viewer import error_view, make_viewer, picture_view
 
 __all__ = ["build_tab"]
@@ -34,9 +34,15 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
 
     def run(upload: dict[str, Any], resolution: int | None, weights: str | None) -> tuple[NDArray[np.uint8], Answer]:
         path = Path(upload["path"])
-        if path.stat().st_size > MAX_BYTES:
-            raise ImageError(f"the picture is larger than {MAX_BYTES / 1e6:g} MB; save it as a JPEG")
-        image = read_image(path.read_bytes())  # bytes: no message tells of the server's folders
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ImageError(f"the picture is larger than {MAX_BYTES / 1e6:g} MB; save it as a JPEG")
+            data = path.read_bytes()  # bytes: no message tells of the server's folders
+        except OSError as error:
+            raise ImageError(
+                f"the picture is not here any more: files are kept for {KEPT_HOURS} hour; choose it again"
+            ) from error
+        image = read_image(data)
         with worker.open() as source:
             return image, source.submit(image, resolution=resolution, weights=weights).result()
 
@@ -105,7 +111,7 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
                 choices=_resolutions(first),
                 value=first.working_short_side,
                 label="Resolution",
-                info="Short side that the network sees. More is finer and slower.",
+                info="Short side that the network sees. More finds small things, and is slower.",
                 elem_id="resolution",
             )
             weights = weights_choice(segmenters, "weights")
@@ -136,7 +142,7 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
 def _resolutions(weights: Weights) -> list[tuple[str, int]]:
     """Short sides to choose from."""
     side = weights.working_short_side
-    return [(f"{pixels} px", pixels) for pixels in (side, side * 3 // 2, side * 2)]
+    return [(f"{pixels} px", pixels) for pixels in (side, side * 5 // 4, side * 3 // 2)]
 
 
 def _about(weights: Weights) -> str:

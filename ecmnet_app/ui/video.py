@@ -6,6 +6,7 @@ the others and has its turn like them, however long it is.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -27,7 +28,15 @@ from ecmnet_app.errors import EcmnetError, VideoError
 from ecmnet_app.media.files import EXAMPLES_FOLDER
 from ecmnet_app.media.images import encode_image
 from ecmnet_app.media.videos import VIDEO_SUFFIXES
-from ecmnet_app.ui.component import classes_of, data_url, make_component, message_of, take_uploads_only, weights_choice
+from ecmnet_app.ui.component import (
+    KEPT_HOURS,
+    classes_of,
+    data_url,
+    make_component,
+    message_of,
+    take_uploads_only,
+    weights_choice,
+)
 
 __all__ = ["AreaChart", "build_tab"]
 
@@ -63,20 +72,21 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
                 def predict(images: Sequence[NDArray[np.uint8]], **options: Any) -> list[Segmentation]:
                     return [source.submit(image, **options).result().segmentation for image in images]
 
+                kept = _keep(Path(upload["path"]), folder)
                 answers = VideoAnswers(folder / Path(upload["path"]).stem)
                 options = {"weights": weights}
                 classes = classes_of(chosen.label_set)
                 views = _Views(answers, name, classes)
-                for progress in segment_video(
-                    upload["path"], answers, predict, options, smoother, opacity / 100, name=name
-                ):
+                for progress in segment_video(kept, answers, predict, options, smoother, opacity / 100, name=name):
                     if view := views.of(progress):
                         done = progress.finished
                         yield view, gr.Button(visible=done), gr.Button(visible=not done)
         except EcmnetError as error:
             yield _error_view(error), start, stop
         finally:
-            if not done:
+            if done:
+                kept.unlink()
+            else:
                 shutil.rmtree(folder, ignore_errors=True)
 
     with gr.Row(elem_classes="picture-tab"):
@@ -219,6 +229,24 @@ def _preview(overlay: NDArray[np.uint8]) -> str:
 def _file(path: Path) -> dict[str, Any]:
     """By which gradio serves a file and forgets it in time."""
     return {"path": str(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
+
+
+def _keep(upload: Path, folder: Path) -> Path:
+    """An upload under a name of our own: Gradio deletes its own after an hour, even of a video that is being read.
+
+    Raises:
+        VideoError: it has done so already.
+    """
+    kept = folder / f"upload{upload.suffix}"
+    try:
+        os.link(upload, kept)
+    except FileNotFoundError as error:
+        raise VideoError(
+            f"the video is not here any more: files are kept for {KEPT_HOURS} hour; choose it again"
+        ) from error
+    except OSError:  # an example, on another disk
+        shutil.copyfile(upload, kept)
+    return kept
 
 
 def _clock(seconds: float) -> str:

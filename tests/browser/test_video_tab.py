@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 import av
 import pytest
 import torch
-from clips import cut, write_video
+from clips import cut, numbered, write_video
 from serving import chromium, served_page, why_no_chromium
+
+from ecmnet_app.media.images import write_image
 
 pytestmark = [
     pytest.mark.browser,
@@ -156,6 +158,34 @@ def test_progress_and_preview_while_it_runs_and_stop_leaves_nothing(page, long_d
     page.wait_for_selector(FILM.format("empty"))
     page.wait_for_selector("#video-start")  # which comes by another message than the film goes
     wait_until_gone(running)
+
+
+def test_a_video_outlives_its_upload(page, long_drive: Path, temporary: Path) -> None:
+    """Gradio deletes uploads after an hour; what is being read goes on to its end."""
+    short = cut(long_drive, 1.0, "outlived.mp4")
+    start(page, short)
+    page.wait_for_selector(FILM.format("running") + " .preview:not([hidden])")
+    (upload,) = temporary.glob("ecmnet-*/*/outlived.mp4")
+    upload.unlink()
+    page.wait_for_selector(FILM.format("done"))
+    assert "250 frames in" in page.inner_text("#player .progress .note")
+    assert list(temporary.glob("ecmnet-*/video-*/upload*")) == []
+
+    page.click("#video-start")  # once more
+    page.wait_for_selector(FILM.format("error"))
+    assert "The video is not here any more: files are kept for 1 hour; choose it again" in page.inner_text("#player")
+
+
+def test_a_picture_whose_upload_is_gone_says_so(page, temporary: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "gone.png", numbered(96, 128, 3))
+    page.get_by_role("tab", name="Picture").click()
+    page.set_input_files("#picture input[type=file]", tmp_path / "gone.png")
+    page.wait_for_selector('#viewer .viewer[data-state="picture"]')
+    (upload,) = temporary.glob("ecmnet-*/*/gone.png")
+    upload.unlink()
+    page.locator("#resolution label").nth(1).click()
+    page.wait_for_selector('#viewer .viewer[data-state="error"]')
+    assert "The picture is not here any more: files are kept for 1 hour" in page.inner_text("#viewer")
 
 
 def test_removing_the_file_ends_its_video(page, long_drive: Path, temporary: Path) -> None:
