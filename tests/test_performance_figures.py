@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
+from ecmnet_app.core import load_weights
 from ecmnet_app.network import ECMNetConfig
 from ecmnet_app.network.traffic import GROUPS
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "performance_figures.py"
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "benchmarks" / "performance_figures.py"
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +112,18 @@ def test_without_a_gpu_there_is_no_picture_of_its_kernels(tmp_path: Path) -> Non
     svg = (tmp_path / "accuracy.svg").read_text()
     assert all(name in svg for name in ("ours, camvid-scratch", "LETNet", "SegFormer-B0", "a machine"))
     assert svg.count("HAFormer") < svg.count("LETNet")  # whose time was not measured
+
+
+def test_the_picture_of_the_page_is_of_the_weights_that_ship(figures: ModuleType) -> None:
+    svg = (ROOT / "docs" / "performance" / "accuracy.svg").read_text()
+    ticks = re.findall(r'id="ytick_.*?<use [^>]* y="([\d.]+)".*?<text[^>]*>(\d+)</text>', svg, re.DOTALL)
+    heights, percents = np.array(ticks, float).T
+    points = [float(y) for y in re.findall(r'<use [^>]* y="([\d.]+)" style="fill: #1f77b4', svg)]
+    drawn = np.interp(points, heights[::-1], percents[::-1])  # of two plots: parameters, time
+    shipped = [
+        100 * metric["miou"]
+        for name in figures.OURS
+        for metric in load_weights(name).metrics
+        if (metric["dataset"], metric["split"]) == ("camvid", "test")
+    ]
+    np.testing.assert_allclose(drawn, 2 * shipped, atol=0.01)
