@@ -53,13 +53,17 @@ def open_bag(path: Path, storage: str, kind: Any) -> Any:
 
 
 def write_bag(path: Path, storage: str, seconds: float) -> Path:
-    """A drive past one still: compressed pictures of /front, raw ones of /rear, and the front camera's calibration."""
+    """A drive past one still: compressed pictures of /front, raw ones of /rear, and the front camera's calibration.
+
+    With depth, and with the front camera's masks of an earlier run, which are of one pixel.
+    """
     writer = open_bag(path, storage, rosbag2_py.SequentialWriter)
     kinds = {
         "/front/image_raw/compressed": "sensor_msgs/msg/CompressedImage",
         "/front/camera_info": "sensor_msgs/msg/CameraInfo",
         "/rear/image_raw": "sensor_msgs/msg/Image",
         "/front/depth/image_rect_raw": "sensor_msgs/msg/Image",
+        "/front/ecmnet/mask": "sensor_msgs/msg/Image",
     }
     for number, (name, kind) in enumerate(kinds.items()):
         writer.create_topic(rosbag2_py.TopicMetadata(number, name, kind, "cdr"))
@@ -70,7 +74,8 @@ def write_bag(path: Path, storage: str, seconds: float) -> Path:
         front = CompressedImage(format="rgb8; jpeg compressed bgr8", data=cv2.imencode(".jpg", shifted)[1].tobytes())
         rear = Image(height=120, width=160, encoding="rgb8", step=480, data=shifted.tobytes())
         depth = Image(height=1, width=1, encoding="16UC1", step=2, data=b"\1\0")
-        for name, message in zip(kinds, (front, CameraInfo(height=120, width=160), rear, depth), strict=True):
+        old = Image(height=1, width=1, encoding="mono8", step=1, data=b"\7")
+        for name, message in zip(kinds, (front, CameraInfo(height=120, width=160), rear, depth, old), strict=True):
             message.header.frame_id = name.split("/")[1]
             message.header.stamp.sec = EPOCH + nanoseconds // 10**9
             message.header.stamp.nanosec = nanoseconds % 10**9
@@ -123,6 +128,8 @@ def test_every_mask_of_a_bag_has_a_header_of_the_bag(tmp_path: Path, storage: st
         assert all(header in there for header in masks)
         stamps = [(header.stamp.sec, header.stamp.nanosec) for header in masks]
         assert stamps == sorted(set(stamps))
+    sizes = {(message.height, message.width) for name, message in read_bag(recorded) if name.endswith("/mask")}
+    assert sizes == {(120, 160)}, "the bag's own masks were played onto the topics of the new ones"
     names = [message for name, message in read_bag(recorded) if name == "/front/ecmnet/label_info"]
     assert len(names[0].class_map) == 12
     latencies = [message.data for name, message in read_bag(recorded) if name == "/front/ecmnet/latency"]
@@ -167,11 +174,12 @@ def test_a_node_that_rests_and_goes_on_leaves_the_bag_alone(tmp_path: Path) -> N
     assert log.read_text().count("Set rate to") == 1
 
 
-def test_a_bag_without_pictures_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["image_topic:=/front/image_raw"]])
+def test_a_bag_without_pictures_is_told(tmp_path: Path, more: list[str]) -> None:
     path = tmp_path / "empty"
     writer = open_bag(path, "mcap", rosbag2_py.SequentialWriter)
     del writer
-    command = ["ros2", "launch", "ecmnet", "segment.launch.py", f"bag:={path}"]
+    command = ["ros2", "launch", "ecmnet", "segment.launch.py", f"bag:={path}", *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     assert "holds no pictures of a camera" in done.stdout + done.stderr

@@ -160,13 +160,16 @@ def test_a_subscriber_that_gets_nothing_is_named() -> None:
 
 
 def test_of_a_bag_the_cameras_are_chosen() -> None:
-    topics = [
-        "/front/image_raw/compressed", "/front/image_raw", "/rear/image_raw/compressed", "/front/depth/image_rect_raw",
-        "/front/ecmnet/mask", "/front/image_raw/compressedDepth",
-    ]  # fmt: skip
+    topics = {
+        "/front/image_raw/compressed": COMPRESSED,
+        "/front/image_raw": IMAGE,
+        "/rear/image_raw/compressed": COMPRESSED,
+        "/front/depth/image_rect_raw": IMAGE,
+        "/front/image_raw/compressedDepth": COMPRESSED,
+        "/up/camera_info": "sensor_msgs/msg/CameraInfo",
+    }
     assert choose(topics) == ["/front/image_raw", "/rear/image_raw/compressed"]
-    assert choose(["/front/ecmnet/mask"]) == []
-    assert choose(["/image_raw"]) == ["/image_raw"]
+    assert choose({"/image_raw": IMAGE}) == ["/image_raw"]
 
 
 def test_a_single_files_storage_is_known_by_its_suffix() -> None:

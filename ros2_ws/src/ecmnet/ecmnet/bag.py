@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["choose", "image_topics", "storage_of"]
+__all__ = ["choose", "storage_of", "topics_to_play"]
 
 _TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
@@ -14,8 +15,8 @@ def storage_of(path: str) -> str:
     return {".mcap": "mcap", ".db3": "sqlite3"}.get(Path(path).suffix, "")
 
 
-def image_topics(path: str) -> list[str]:
-    """Topics of cameras in a bag: no depth, nothing that this package has published, raw before compressed.
+def topics_to_play(path: str) -> dict[str, str]:
+    """Types of a bag's topics by name, of all but what this package has published, which it is about to publish anew.
 
     Raises:
         RuntimeError: there is no such bag, or it cannot be read.
@@ -24,13 +25,13 @@ def image_topics(path: str) -> list[str]:
 
     metadata = Info().read_metadata(path, storage_of(path))
     topics = [entry.topic_metadata for entry in metadata.topics_with_message_count if entry.message_count]
-    return choose([topic.name for topic in topics if topic.type in _TYPES])
+    return {topic.name: topic.type for topic in topics if "/ecmnet/" not in topic.name}
 
 
-def choose(topics: list[str]) -> list[str]:
-    """Of topics with pictures, those of cameras; of one camera, one."""
+def choose(topics: Mapping[str, str]) -> list[str]:
+    """Of topics, with their types, those of cameras: no depth; of one camera, one, raw before compressed."""
     chosen: dict[str, str] = {}
     for topic in sorted(topics, key=len):  # the compressed one of two is longer
-        if "depth" not in topic.lower() and "/ecmnet/" not in topic:
+        if topics[topic] in _TYPES and "depth" not in topic.lower():
             chosen.setdefault(topic.removesuffix("/compressed").rpartition("/")[0], topic)
     return sorted(chosen.values())

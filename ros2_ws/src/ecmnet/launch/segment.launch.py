@@ -84,8 +84,9 @@ def start(context: LaunchContext) -> list[Any]:
     arguments = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
     topics = [topic for topic in split(arguments["image_topic"]) if topic]
     namespace = arguments["namespace"]
-    if arguments["bag"] and not topics:
-        topics = bag.image_topics(arguments["bag"])
+    played = bag.topics_to_play(arguments["bag"]) if arguments["bag"] else {}
+    if arguments["bag"] and not (topics and played):
+        topics = bag.choose(played)
         if not topics:
             raise RuntimeError(f"{arguments['bag']} holds no pictures of a camera; name a topic with image_topic:=")
         if len(topics) == 1 and not namespace:  # one camera's outputs too lie beside it
@@ -109,7 +110,7 @@ def start(context: LaunchContext) -> list[Any]:
     if arguments["record"]:
         actions.append(record(arguments["record"]))
     if arguments["bag"]:
-        play = ExecuteProcess(cmd=play_command(arguments), output="screen", name="bag")
+        play = ExecuteProcess(cmd=play_command(arguments, list(played)), output="screen", name="bag")
         once_active = OnStateTransition(
             target_lifecycle_node=node, goal_state="active", entities=[play], handle_once=True
         )
@@ -196,8 +197,8 @@ def camera(arguments: dict[str, str], namespace: str) -> Node:
     )
 
 
-def play_command(arguments: dict[str, str]) -> list[str]:
-    """`ros2 bag play` of the bag."""
+def play_command(arguments: dict[str, str], topics: list[str]) -> list[str]:
+    """`ros2 bag play` of these topics of the bag: Humble's can leave none out."""
     path, storage = arguments["bag"], bag.storage_of(arguments["bag"])
     command = [
         "ros2",
@@ -209,6 +210,8 @@ def play_command(arguments: dict[str, str]) -> list[str]:
         "--rate",
         arguments["rate"],
         "--disable-keyboard-controls",
+        "--topics",
+        *topics,
     ]
     return command + (["--storage", storage] if storage else []) + (["--loop"] if is_true(arguments["loop"]) else [])
 
