@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import yaml
 from gradio_client import Client, handle_file
 from PIL import Image as Picture
 from serving import served_page
@@ -26,8 +27,8 @@ rclpy = pytest.importorskip("rclpy", reason="rclpy does not import: no ROS 2 is 
 pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed")
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix  # noqa: E402
-from rcl_interfaces.srv import SetParameters  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
+from rcl_interfaces.srv import GetParameters, SetParameters  # noqa: E402
+from rclpy.parameter import Parameter, parameter_value_to_python  # noqa: E402
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from robot import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, LATCHED, Observer, Robot, picture_message, stamp_of  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
@@ -450,6 +451,33 @@ def test_a_page_shows_what_the_robot_sees(
     assert shown == encode_image(segmenter.predict(picture).overlay(picture), "overlay.jpg")
     robot.stop()
     assert robot.process.returncode == 0
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["arguments", "the file's"])
+def test_arguments_go_before_the_file_and_what_is_not_given_is_the_files(
+    observer: Observer, tmp_path: Path, tiny_weights: Path, given: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    names = ["use_sim_time", "transport", "web"]
+    of_file, of_arguments = (True, "compressed", True), (False, "auto", False)
+    values = {"weights": str(tiny_weights), "device": "cpu", "web_port": port, **dict(zip(names, of_file, strict=True))}
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
+    command = ["ros2", "launch", "ecmnet", "segment.launch.py", f"params_file:={file}"]
+    if given:
+        command += ["use_sim_time:=false", "transport:=auto", "web:=false"]
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ, start_new_session=True)
+    try:
+        request = GetParameters.Request(names=names)
+        answers = observer.call(GetParameters, "/ecmnet/get_parameters", request).values
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(30)
+    found = tuple(parameter_value_to_python(answer) for answer in answers)
+    assert found == (of_arguments if given else of_file), log.read_text()
 
 
 def test_without_gradio_there_is_no_page_but_a_node(

@@ -42,7 +42,11 @@ RECORDED = "mask|confidence|label_info|camera_info|latency"
 
 ARGUMENTS = [
     ("image_topic", "", "topic of pictures, or several with commas between them; the default is image_raw"),
-    ("transport", "auto", "raw, compressed, or auto: what is published"),
+    (
+        "transport",
+        "",
+        "raw, compressed, or auto: what is published; the default of this and others is the params_file's",
+    ),
     (
         "depth_topic",
         "",
@@ -52,9 +56,9 @@ ARGUMENTS = [
     (
         "params_file",
         str(SHARE / "config" / "params.yaml"),
-        "parameters; the arguments here go before those of the file",
+        "parameters; arguments that are given go before those of the file",
     ),
-    ("use_sim_time", "false", "take time from /clock; true with bag:="),
+    ("use_sim_time", "", "take time from /clock; true with bag:="),
     ("device", "", "auto, cpu, cuda or cuda:N"),
     ("weights", "", "name of weights, or the path of a .safetensors file"),
     ("log_level", "info", "debug, info, warn, error or fatal"),
@@ -69,7 +73,7 @@ ARGUMENTS = [
     ("record", "", "record the masks into a new bag at this path"),
     ("camera", "", "publish this camera of this machine, such as /dev/video0, or a video file"),
     ("rviz", "false", "open RViz"),
-    ("web", "false", "show what the robot sees on a page at http://127.0.0.1:7860"),
+    ("web", "", "show what the robot sees on a page at http://127.0.0.1:7860"),
 ]
 
 
@@ -91,7 +95,8 @@ def start(context: LaunchContext) -> list[Any]:
             raise RuntimeError(f"{arguments['bag']} holds no pictures of a camera; name a topic with image_topic:=")
         if len(topics) == 1 and not namespace:  # one camera's outputs too lie beside it
             namespace = topics[0].removesuffix("/compressed").rpartition("/")[0]
-    sim_time = bool(arguments["bag"]) or is_true(arguments["use_sim_time"])
+    if arguments["bag"]:
+        arguments["use_sim_time"] = "true"
 
     node = LifecycleNode(
         package="ecmnet",
@@ -99,7 +104,7 @@ def start(context: LaunchContext) -> list[Any]:
         name="ecmnet",
         namespace=namespace,
         prefix=arguments["python"] or None,
-        parameters=[arguments["params_file"], overrides(arguments, topics), {"use_sim_time": sim_time}],
+        parameters=[arguments["params_file"], overrides(arguments, topics)],
         arguments=["--ros-args", "--log-level", f"ecmnet:={arguments['log_level']}"],
         output="screen",
         emulate_tty=True,
@@ -131,7 +136,7 @@ def start(context: LaunchContext) -> list[Any]:
                 executable="rviz2",
                 namespace=namespace,
                 arguments=["-d", layout],
-                parameters=[{"use_sim_time": sim_time}],
+                parameters=[arguments["params_file"], switches(arguments, "use_sim_time")],
             )
         )
     return actions
@@ -139,16 +144,17 @@ def start(context: LaunchContext) -> list[Any]:
 
 def overrides(arguments: dict[str, str], topics: list[str]) -> dict[str, Any]:
     """Parameters that were given as arguments."""
-    given: dict[str, Any] = {name: arguments[name] for name in ("device", "weights") if arguments[name]}
-    if is_true(arguments["web"]):
-        given["web"] = True
+    given: dict[str, Any] = {name: arguments[name] for name in ("transport", "device", "weights") if arguments[name]}
     if topics:
         given["image_topics"] = topics
-    if arguments["transport"] != "auto":
-        given["transport"] = arguments["transport"]
     if arguments["depth_topic"]:
         given["depth_topics"] = split(arguments["depth_topic"])
-    return given
+    return given | switches(arguments, "use_sim_time", "web")
+
+
+def switches(arguments: dict[str, str], *names: str) -> dict[str, bool]:
+    """Those that were given, true or false."""
+    return {name: is_true(arguments[name]) for name in names if arguments[name]}
 
 
 def large_messages() -> list[Any]:
