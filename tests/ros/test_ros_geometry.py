@@ -17,12 +17,14 @@ from ecmnet.sizes import confidence_bytes, resize_labels, scale_camera_info
 from ecmnet_app.errors import ImageError
 
 
-def camera_info(height: int = 480, width: int = 640) -> Any:
+def camera_info(height: int = 480, width: int = 640, binning: int = 0, roi: tuple[int, ...] = (0, 0, 0, 0)) -> Any:
+    """A calibration; `roi` is x_offset, y_offset, width, height."""
     return SimpleNamespace(
-        header="old", height=height, width=width, distortion_model="plumb_bob", d=[0.1, -0.2, 0.0, 0.0, 0.0],
+        header="old", height=height, width=width, binning_x=binning, binning_y=binning,
+        distortion_model="plumb_bob", d=[0.1, -0.2, 0.0, 0.0, 0.0],
         k=[500.0, 0.0, 321.5, 0.0, 510.0, 238.25, 0.0, 0.0, 1.0], r=[1.0, 0, 0, 0, 1, 0, 0, 0, 1],
         p=[500.0, 0.0, 321.5, -60.0, 0.0, 510.0, 238.25, 0.0, 0.0, 0.0, 1.0, 0.0],
-        roi=SimpleNamespace(x_offset=64, y_offset=48, width=320, height=240, do_rectify=False),
+        roi=SimpleNamespace(x_offset=roi[0], y_offset=roi[1], width=roi[2], height=roi[3], do_rectify=any(roi)),
     )  # fmt: skip
 
 
@@ -63,11 +65,49 @@ def test_a_scaled_calibration_projects_to_the_scaled_place(size: tuple[int, int]
     assert (original[0] / original[2] + 0.5) * size[1] / 640 == pytest.approx(projected[0] / projected[2] + 0.5)
     assert (scaled.height, scaled.width, scaled.header) == (*size, "new")
     assert (scaled.d, scaled.r) == (info.d, info.r)
-    assert scaled.roi.width == 320 * size[1] // 640
+
+
+@pytest.mark.parametrize(
+    ("info", "size", "k", "translation"),
+    [
+        # The sensor's own pictures.
+        (camera_info(roi=(0, 0, 640, 480), binning=1), (480, 640), (500, 321.5, 510, 238.25), -60),
+        # Binned by 2: half of all.
+        (camera_info(binning=2), (240, 320), (250, 160.75, 255, 119.125), -30),
+        # From (64, 48) on: the principal point is nearer by that.
+        (camera_info(roi=(64, 48, 320, 240)), (240, 320), (500, 257.5, 510, 190.25), -60),
+        # The same region, binned by 2: 160 x 120.
+        (camera_info(binning=2, roi=(64, 48, 320, 240)), (120, 160), (250, 128.75, 255, 95.125), -30),
+        # That at half the size: by pixel centres, 128.75 is 129.25 from the left edge, and at last 64.625 from it.
+        (camera_info(binning=2, roi=(64, 48, 320, 240)), (60, 80), (125, 64.125, 127.5, 47.3125), -15),
+        # The middle of a larger sensor: a crop, and no scaling.
+        (camera_info(960, 1280, roi=(320, 240, 640, 480)), (480, 640), (500, 1.5, 510, -1.75), -60),
+    ],
+)
+def test_a_regions_and_a_binned_pictures_calibration_is_their_own(
+    info: Any, size: tuple[int, int], k: tuple[float, ...], translation: float
+) -> None:
+    scaled = scale_camera_info(info, "new", size)
+    fx, cx, fy, cy = k
+    assert scaled.k == pytest.approx([fx, 0, cx, 0, fy, cy, 0, 0, 1])
+    assert scaled.p == pytest.approx([fx, 0, cx, translation, 0, fy, cy, 0, 0, 0, 1, 0])
+    assert (scaled.height, scaled.width, scaled.binning_x, scaled.binning_y) == (*size, 0, 0)
+    assert not any(vars(scaled.roi).values())
+
+
+def test_the_first_point_of_a_region_lies_where_the_sensor_sees_it() -> None:
+    info = camera_info(960, 1280, binning=2, roi=(320, 240, 640, 480))
+    ones = np.ones((240, 320), np.uint8)
+    image = np.zeros((240, 320, 3), np.uint8)
+    depth = np.full((240, 320), 2, np.float32)
+    points = labelled_points(depth, image, ones, ones, scale_camera_info(info, "new", depth.shape))
+    # Pixel (100, 50) of the picture is pixel (320 + 200, 240 + 100) of the sensor, 2 m away.
+    assert points["x"][50, 100] == pytest.approx((520 - 321.5) / 500 * 2)
+    assert points["y"][50, 100] == pytest.approx((340 - 238.25) / 510 * 2)
 
 
 def test_the_cameras_own_calibration_is_left_alone() -> None:
-    info = camera_info()
+    info = camera_info(roi=(64, 48, 320, 240))
     before = (list(info.k), list(info.p), info.header, info.roi.width)
     scale_camera_info(info, "new", (240, 320))
     assert (info.k, info.p, info.header, info.roi.width) == before

@@ -31,7 +31,7 @@ from rcl_interfaces.srv import GetParameters, SetParameters  # noqa: E402
 from rclpy.parameter import Parameter, parameter_value_to_python  # noqa: E402
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data  # noqa: E402
 from robot import ACTIVATE, CLEANUP, CONFIGURE, DEACTIVATE, LATCHED, Observer, Robot, picture_message, stamp_of  # noqa: E402
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, RegionOfInterest  # noqa: E402
 from sensor_msgs_py import point_cloud2  # noqa: E402
 from std_msgs.msg import Float32  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
@@ -411,18 +411,32 @@ PROJECTION = [50.0, 0, 31.5, 0, 0, 50, 23.5, 0, 0, 0, 1, 0]
 """P of a camera's rectified pictures."""
 
 
+def calibration_of_a_region() -> CameraInfo:
+    """Of a sensor of 300x200, from (10, 20) on, binned by 2: pictures of 64x48, to which PROJECTION belongs."""
+    info = CameraInfo(height=200, width=300, binning_x=2, binning_y=2, p=[100.0, 0, 73, 0, 0, 100, 67, 0, 0, 0, 1, 0])
+    info.roi = RegionOfInterest(x_offset=10, y_offset=20, width=128, height=96)
+    return info
+
+
+@pytest.mark.parametrize(
+    "info", [CameraInfo(height=48, width=64, p=PROJECTION), calibration_of_a_region()], ids=["whole", "region"]
+)
 def test_points_carry_the_labels_of_their_pixels(
-    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray], segmenter: Segmenter
+    start: Callable[..., Robot],
+    observer: Observer,
+    make_picture: Callable[..., np.ndarray],
+    segmenter: Segmenter,
+    info: CameraInfo,
 ) -> None:
     start(depth_topics="['/depth']")
     observer.listen(PointCloud2, "/ecmnet/points")
+    observer.listen(CameraInfo, "/ecmnet/camera_info")
     publisher = observer.node.create_publisher(Image, "/image_raw", 1)
     depths = observer.node.create_publisher(Image, "/depth", 1)
     infos = observer.node.create_publisher(CameraInfo, "/camera_info", 1)
     picture = make_picture(48, 64)
     depth = np.full((48, 64), 2000, np.uint16)
     depth[0] = 0
-    info = CameraInfo(height=48, width=64, p=PROJECTION)
     observer.node.create_timer(0.1, lambda: (infos.publish(info), depths.publish(picture_message(depth, "16UC1"))))
     observer.spin(2)
     cloud = send_until(observer, publisher, picture_message(picture, stamp=1.02), "/ecmnet/points")[-1]
@@ -433,6 +447,9 @@ def test_points_carry_the_labels_of_their_pixels(
     assert np.isnan(points["z"][:64]).all()
     np.testing.assert_allclose(points["z"][64:], 2.0)
     np.testing.assert_allclose(points["x"][64], -31.5 / 50 * 2, rtol=1e-5)
+    rescaled = observer.wait(lambda: observer.got["/ecmnet/camera_info"])[-1]
+    assert (rescaled.height, rescaled.width, rescaled.binning_x, rescaled.roi.width) == (48, 64, 0, 0)
+    assert rescaled.p.tolist() == PROJECTION
 
 
 def test_a_page_shows_what_the_robot_sees(

@@ -33,32 +33,42 @@ _Info = TypeVar("_Info")
 
 
 def scale_camera_info(info: _Info, header: Any, size: tuple[int, int]) -> _Info:
-    """The calibration of a camera for its pictures at another size.
+    """The calibration of a camera, which is the whole sensor's, for its pictures at another size.
 
-    Pixel centres lie at whole numbers, so the picture reaches from -0.5 to width - 0.5. Distortion and rotation are in
-    units of the lens and stay.
+    The picture is the sensor's region of interest, binned, and its K and P are those that image_geometry takes for it.
+    At another size than that, pixel centres lie at whole numbers, so that the picture reaches from -0.5 to width - 0.5.
+    Distortion and rotation are in units of the lens and stay.
 
     Args:
         info: sensor_msgs/CameraInfo, left as it is.
         header: of the picture.
         size: (height, width) of the mask.
+
+    Returns:
+        Of pictures that are all there is: no region, no binning.
     """
     scaled: Any = copy.deepcopy(info)
     scaled.header = header
-    height, width = size
-    if (scaled.height, scaled.width) == size or not (scaled.height and scaled.width):
-        return scaled
-    y, x = height / scaled.height, width / scaled.width
-    scaled.height, scaled.width = height, width
-    scaled.k = _scale(scaled.k, x, y, columns=3)
-    scaled.p = _scale(scaled.p, x, y, columns=4)
     region = scaled.roi
-    region.x_offset, region.width = round(region.x_offset * x), round(region.width * x)
-    region.y_offset, region.height = round(region.y_offset * y), round(region.height * y)
+    across = _from_sensor(size[1], scaled.width, region.x_offset, region.width, scaled.binning_x)
+    down = _from_sensor(size[0], scaled.height, region.y_offset, region.height, scaled.binning_y)
+    if across is None or down is None:
+        return scaled
+    scaled.height, scaled.width = size
+    region.x_offset = region.y_offset = region.height = region.width = 0
+    region.do_rectify = False
+    scaled.binning_x = scaled.binning_y = 0
+    to_size = np.array([[across[0], 0, across[1]], [0, down[0], down[1]], [0, 0, 1]])
+    scaled.k = list((to_size @ np.array(scaled.k, float).reshape(3, 3)).ravel())
+    scaled.p = list((to_size @ np.array(scaled.p, float).reshape(3, 4)).ravel())
     return scaled
 
 
-def _scale(matrix: Any, x: float, y: float, columns: int) -> list[float]:
-    rows = np.array(matrix, float).reshape(3, columns)
-    to_size = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
-    return list((to_size @ rows).ravel())
+def _from_sensor(size: int, full: int, offset: int, region: int, binning: int) -> tuple[float, float] | None:
+    """Factor and shift from pixels of the sensor to those of a picture `size` long; nothing where no size is known."""
+    binning = binning or 1
+    picture = (region or full) // binning
+    if not picture:
+        return None
+    scale = size / picture
+    return scale / binning, (scale - 1) / 2 - offset * scale / binning
