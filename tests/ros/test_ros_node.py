@@ -452,6 +452,53 @@ def test_points_carry_the_labels_of_their_pixels(
     assert rescaled.p.tolist() == PROJECTION
 
 
+def test_a_slow_networks_pictures_keep_their_depth(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    start(weights="default", engine="eager", resolution=900, depth_topics="['/depth']")  # a second or more a picture
+    for kind, name in [(Image, "mask"), (PointCloud2, "points")]:
+        observer.listen(kind, f"/ecmnet/{name}")
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    depths = observer.node.create_publisher(Image, "/depth", 1)
+    infos = observer.node.create_publisher(CameraInfo, "/camera_info", 1)
+    info = CameraInfo(height=240, width=320, p=PROJECTION)
+    observer.node.create_timer(0.1, lambda: infos.publish(info))
+    picture, depth = make_picture(240, 320), np.full((12, 16), 2000, np.uint16)
+    send_until(observer, publisher, picture_message(picture), "/ecmnet/mask")
+    observer.spin(5)  # what was under way is answered
+    observer.node.create_timer(1 / 200, lambda: depths.publish(picture_message(depth, "16UC1", stamp=1000.0)))
+    masks: set[float] = set()
+    for stamp in (5.0, 6.0, 7.0):
+        if masks:
+            break  # best effort: one may be lost, but not all
+        depths.publish(picture_message(depth, "16UC1", stamp=stamp))
+        observer.spin(0.05)
+        publisher.publish(picture_message(picture, stamp=stamp))
+        observer.spin(5)
+        masks = {stamp_of(mask) for mask in observer.got["/ecmnet/mask"]} - {1.0}
+    assert masks
+    assert {stamp_of(cloud) for cloud in observer.got["/ecmnet/points"]} & masks
+
+
+def test_points_without_a_calibration_are_explained_within_five_seconds(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    observer.listen(PointCloud2, "/ecmnet/points")
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    message = picture_message(make_picture(48, 64))
+    observer.node.create_timer(0.2, lambda: publisher.publish(message))
+    robot = start(depth_topics="['/depth']")
+    began = time.monotonic()
+    observer.wait(
+        lambda: [s for s in observer.statuses(STATUS) if "no calibration has come on /camera_info" in s.message]
+    )
+    assert time.monotonic() - began < 5.5
+    assert "no points: no calibration has come on /camera_info" in robot.log.read_text()
+    infos = observer.node.create_publisher(CameraInfo, "/camera_info", 1)
+    observer.node.create_timer(0.2, lambda: infos.publish(CameraInfo(height=48, width=64, p=PROJECTION)))
+    observer.wait(lambda: observer.statuses(STATUS)[-1].level == b"\0", what="nothing to be wrong any more")
+
+
 def test_a_page_shows_what_the_robot_sees(
     start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray], segmenter: Segmenter
 ) -> None:

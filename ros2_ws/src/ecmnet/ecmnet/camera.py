@@ -17,8 +17,8 @@ from vision_msgs.msg import LabelInfo, VisionClass
 
 from ecmnet import names, qos
 from ecmnet.decoder import Decoder
-from ecmnet.health import Health, Report
-from ecmnet.points import Points
+from ecmnet.health import SILENCE, Health, Report
+from ecmnet.points import Nearest, Points
 from ecmnet.settings import Settings
 from ecmnet.silence import explain_silence, explain_unheard
 from ecmnet.sizes import confidence_bytes, resize_labels, scale_camera_info
@@ -42,6 +42,8 @@ class Frame:
     message: Any
     settings: Settings
     decoder: Decoder
+    nearest: Nearest | None
+    """Its depth, where the camera has any."""
     image: NDArray[np.uint8] | None = None
 
     def decode(self) -> NDArray[np.uint8]:
@@ -70,6 +72,7 @@ class Camera:
         """Picture, answer, and opacity of the overlay."""
         self._node, self._prefix = node, prefix
         self._info: CameraInfo | None = None
+        self._started = 0.0
         self._source: Source | None = None
         self._subscription: Any = None
         self._info_subscription: Any = None
@@ -99,7 +102,8 @@ class Camera:
 
     def start(self, worker: StreamWorker) -> None:
         """Subscribe, and send each picture to the worker."""
-        self.health = Health(time.monotonic())
+        self._started = time.monotonic()
+        self.health = Health(self._started)
         self._source = worker.open()
         self._subscribe(*self._find())
         self._info_subscription = self._node.create_subscription(
@@ -141,6 +145,7 @@ class Camera:
         problem = problem or explain_unheard(
             self._mask.topic_name, qos.describe(self._mask.qos_profile), qos.subscribers_of(self._node, self._mask)
         )
+        problem = problem or self._why_no_points(now)
         if problem:
             self._node.get_logger().warning(problem, throttle_duration_sec=30.0)
         return self.health.report(now, problem)
@@ -151,6 +156,14 @@ class Camera:
         others = [name for name in others if not name.startswith(f"{self._prefix}/") and name != topic]
         publishers = qos.publishers_of(self._node, self._subscription)
         return explain_silence(topic, kind, qos.describe(self._subscription.qos_profile), publishers, sorted(others))
+
+    def _why_no_points(self, now: float) -> str:
+        if self._info or not (self._points and self._points.wanted) or now - self._started < SILENCE:
+            return ""
+        return (
+            f"no points: no calibration has come on {names.camera_info_topic(self.topic)}; "
+            "let the camera's driver publish it there, beside its pictures"
+        )
 
     def _find(self) -> tuple[str, Any]:
         """Name and type to subscribe to: as `transport` says, or as what is published."""
@@ -191,7 +204,8 @@ class Camera:
         except ImageError as error:
             self._refuse(error)
             return
-        frame = Frame(message, self._node.settings, self._node.decoder)
+        nearest = self._points.expect(message.header) if self._points else None
+        frame = Frame(message, self._node.settings, self._node.decoder, nearest)
         options = {"resolution": frame.settings.resolution, "threshold": frame.settings.threshold}
         future = self._source.submit(cast(Any, frame), **options)
         future.add_done_callback(lambda done: self._answered(frame, done))
@@ -203,6 +217,8 @@ class Camera:
     def _answered(self, frame: Frame, done: Future[Answer]) -> None:
         """On the worker's thread, or on that of a newer frame."""
         answer = done.result()
+        if self._points and frame.nearest:
+            self._points.forget(frame.nearest)
         if isinstance(answer.result, FrameDroppedError):
             self.health.dropped()
         elif self._source is None:
@@ -241,5 +257,5 @@ class Camera:
             self._overlay.publish(fill_image(Image(), header, answer.overlay(image, settings.opacity), "rgb8"))
         if info := self._info:  # which another thread may take away meanwhile
             self._camera_info.publish(scale_camera_info(info, header, size))
-            if self._points:
-                self._points.publish(header, image, answer.labels, confidence, info)
+            if self._points and frame.nearest:
+                self._points.publish(header, image, answer.labels, confidence, info, frame.nearest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import threading
 from collections import deque
 from typing import Any
 
@@ -16,12 +17,12 @@ from ecmnet.cloud import POINT, depth_metres, labelled_points
 from ecmnet.sizes import scale_camera_info
 from ecmnet_app.errors import ImageError
 
-__all__ = ["Points"]
+__all__ = ["Nearest", "Points"]
 
 TOLERANCE = 0.05
 """Most seconds between the stamps of a picture and its depth; fusion breaks past twice as many."""
 _KEPT = 30
-"""Depth pictures kept until the mask of their picture is there."""
+"""Newest depth pictures, kept for pictures that come after their depth."""
 _PLACES: Any = POINT.fields
 _FIELDS = [
     PointField(name=name, offset=_PLACES[name][1], datatype=kind, count=1)
@@ -36,12 +37,33 @@ _FIELDS = [
 ]
 
 
+class Nearest:
+    """Of the depth pictures that have come, the one nearest in time to a picture: its own, however long its mask takes.
+
+    Args:
+        stamp: of the picture, in nanoseconds.
+    """
+
+    def __init__(self, stamp: int) -> None:
+        self._stamp = stamp
+        self.found: tuple[int, Image] | None = None
+        """Nanoseconds between both stamps, and the depth picture; in one, since another thread reads it."""
+
+    def offer(self, depth: Image) -> None:
+        """Another depth picture has come."""
+        gap = abs(Time.from_msg(depth.header.stamp).nanoseconds - self._stamp)
+        if self.found is None or gap < self.found[0]:
+            self.found = gap, depth
+
+
 class Points:
-    """Keeps the newest depth pictures and publishes a cloud for a mask while somebody subscribes."""
+    """Finds each picture's depth and publishes a cloud for its mask while somebody subscribes."""
 
     def __init__(self, node: Any, topic: str, depth_topic: str) -> None:
         self._node, self._depth_topic = node, depth_topic
-        self._depths: deque[Image] = deque(maxlen=_KEPT)
+        self._lock = threading.Lock()
+        self._recent: deque[Image] = deque(maxlen=_KEPT)
+        self._under_way: set[Nearest] = set()
         self._subscription: Any = None
         self._publisher = node.create_publisher(
             PointCloud2, topic, qos.outgoing(), qos_overriding_options=qos.overridable()
@@ -54,14 +76,37 @@ class Points:
         )
 
     def _keep(self, depth: Image) -> None:
-        self._depths.append(depth)
+        with self._lock:
+            self._recent.append(depth)
+            for nearest in self._under_way:
+                nearest.offer(depth)
+
+    def expect(self, header: Any) -> Nearest:
+        """A picture is under way to its mask: find its depth, among what has come and what comes until `forget`."""
+        nearest = Nearest(Time.from_msg(header.stamp).nanoseconds)
+        with self._lock:
+            for depth in self._recent:
+                nearest.offer(depth)
+            self._under_way.add(nearest)
+        return nearest
+
+    def forget(self, nearest: Nearest) -> None:
+        """The picture has its mask, or will have none."""
+        with self._lock:
+            self._under_way.discard(nearest)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody subscribes."""
+        return bool(self._publisher.get_subscription_count())
 
     def stop(self) -> None:
         """Unsubscribe."""
         if self._subscription:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
-        self._depths.clear()
+        with self._lock:
+            self._recent.clear()
 
     def destroy(self) -> None:
         """Take the topic from the graph."""
@@ -69,22 +114,20 @@ class Points:
 
     def publish(
         self, header: Any, image: NDArray[np.uint8], labels: NDArray[np.uint8], confidence: NDArray[np.uint8],
-        info: CameraInfo,
+        info: CameraInfo, nearest: Nearest,
     ) -> None:  # fmt: skip
         """Publish the cloud of a mask, where a depth picture lies near enough in time."""
-        if not self._publisher.get_subscription_count():
+        if not self.wanted:
             return
-        stamp = Time.from_msg(header.stamp).nanoseconds
-        gaps = [(abs(Time.from_msg(depth.header.stamp).nanoseconds - stamp), depth) for depth in list(self._depths)]
-        gap, nearest = min(gaps, key=lambda pair: pair[0], default=(None, None))
-        if nearest is None or gap is None or gap > TOLERANCE * 1e9:
-            said = "none came" if gap is None else f"the nearest is {gap / 1e6:.0f} ms away"
+        found = nearest.found
+        if found is None or found[0] > TOLERANCE * 1e9:
+            said = "none came" if found is None else f"the nearest is {found[0] / 1e6:.0f} ms away"
             self._node.get_logger().warning(
                 f"no depth on {self._depth_topic} for this picture: {said}; no points", throttle_duration_sec=10.0
             )
             return
         try:
-            depth = depth_metres(nearest)
+            depth = depth_metres(found[1])
             height, width = depth.shape
             points = labelled_points(depth, image, labels, confidence, scale_camera_info(info, header, (height, width)))
         except ImageError as error:
