@@ -11,6 +11,7 @@ from ecmnet.health import ERROR, OK, WARN, Health
 from ecmnet.names import camera_info_topic, compressed_topic, output_prefixes
 from ecmnet.settings import PARAMETERS, Settings
 from ecmnet.silence import Endpoint, conflict, explain_silence, explain_unheard
+from ecmnet.throttle import Throttle
 from ecmnet_app.errors import ConfigError
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -110,6 +111,15 @@ def test_silence_is_noticed_in_time_to_be_said_within_five_seconds() -> None:
     health.picture(4.5)
     assert not health.silent(8.0)
     assert health.silent(8.5)
+
+
+def test_a_line_is_not_repeated_and_keeps_no_other_quiet() -> None:
+    throttle = Throttle()
+    assert throttle.passes("depth is 57 ms away", now=0.0, quiet=5.0)
+    assert not throttle.passes("depth is 8 ms away", now=4.9, quiet=5.0)
+    assert throttle.passes("the stamp is zero", now=4.9, quiet=5.0)
+    assert throttle.passes("depth is 57 ms away", now=5.0, quiet=5.0)
+    assert not throttle.passes("the stamp is zero", now=9.8, quiet=5.0)
 
 
 def test_a_problem_and_missing_stamps_are_said() -> None:

@@ -287,6 +287,31 @@ def test_no_publisher_is_said_within_five_seconds(start: Callable[..., Robot], o
     assert "nobody publishes it; pictures are on /front/image_rect" in robot.log.read_text()
 
 
+def test_every_cameras_silence_is_logged_with_the_topics_that_others_publish(
+    start: Callable[..., Robot], observer: Observer
+) -> None:
+    observer.node.create_publisher(Image, "/up/image_rect", 1)
+    observer.listen(Image, "/nobody/image_raw")
+    robot = start(image_topics="['/cam1/image_raw','/cam2/image_raw']")
+    for name in ("cam1", "cam2"):
+        line = f"no picture on /{name}/image_raw: nobody publishes it; pictures are on /up/image_rect; set image_topic"
+        observer.wait(lambda: line in robot.log.read_text(), 10, line)  # noqa: B023
+
+
+def test_a_topic_that_changes_its_type_and_back_is_followed(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    start()
+    observer.listen(Image, "/ecmnet/mask")
+    picture = make_picture(48, 64)
+    compressed = CompressedImage(format="png", data=cv2.imencode(".png", picture)[1].tobytes())
+    for message in (picture_message(picture), compressed, picture_message(picture)):
+        publisher = observer.node.create_publisher(type(message), "/image_raw", 10)
+        send_until(observer, publisher, message, "/ecmnet/mask", len(observer.got["/ecmnet/mask"]) + 1)
+        observer.node.destroy_publisher(publisher)
+        observer.spin(1)  # what was under way
+
+
 def test_qos_that_does_not_fit_is_said_within_five_seconds(start: Callable[..., Robot], observer: Observer) -> None:
     observer.node.create_publisher(Image, "/image_raw", qos_profile_sensor_data)
     observer.listen(Image, "/ecmnet/mask", QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE))

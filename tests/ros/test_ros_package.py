@@ -19,7 +19,19 @@ from ecmnet_app.core import CAMVID
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "ros2_ws" / "src" / "ecmnet"
 MODULES = sorted((PACKAGE / "ecmnet").glob("*.py"))
-WITHOUT_ROS = {"__init__", "bag", "cloud", "decoder", "health", "main", "names", "settings", "silence", "sizes"}
+WITHOUT_ROS = {
+    "__init__",
+    "bag",
+    "cloud",
+    "decoder",
+    "health",
+    "main",
+    "names",
+    "settings",
+    "silence",
+    "sizes",
+    "throttle",
+}
 """Modules that can be imported where there is no ROS."""
 
 

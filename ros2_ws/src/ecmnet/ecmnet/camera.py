@@ -22,6 +22,7 @@ from ecmnet.points import Nearest, Points
 from ecmnet.settings import Settings
 from ecmnet.silence import explain_silence, explain_unheard
 from ecmnet.sizes import confidence_bytes, resize_labels, scale_camera_info
+from ecmnet.throttle import Throttle
 from ecmnet_app.core import LabelSet, Segmentation
 from ecmnet_app.core.stream import Answer, FrameDroppedError, Source, StreamWorker
 from ecmnet_app.errors import EcmnetError, ImageError
@@ -86,7 +87,8 @@ class Camera:
         self._publishers = [
             self._mask, self._mask_png, self._confidence, self._overlay, self._camera_info, self._latency, self._labels
         ]  # fmt: skip
-        self._points = Points(node, f"{prefix}/points", depth_topic) if depth_topic else None
+        self._throttle = Throttle()
+        self._points = Points(node, f"{prefix}/points", depth_topic, self._warn) if depth_topic else None
 
     def _publisher(self, kind: Any, name: str, profile: Any = None) -> Any:
         return self._node.create_publisher(
@@ -147,15 +149,15 @@ class Camera:
         )
         problem = problem or self._why_no_points(now)
         if problem:
-            self._node.get_logger().warning(problem, throttle_duration_sec=30.0)
+            self._warn(problem, quiet=30.0)
         return self.health.report(now, problem)
 
     def _why_silent(self) -> str:
         topic, kind = self._subscription.topic_name, _NAMES[self._subscription.msg_type]
-        others = [name for name, kinds in self._node.get_topic_names_and_types() if _TYPES.keys() & set(kinds)]
-        others = [name for name in others if not name.startswith(f"{self._prefix}/") and name != topic]
-        publishers = qos.publishers_of(self._node, self._subscription)
-        return explain_silence(topic, kind, qos.describe(self._subscription.qos_profile), publishers, sorted(others))
+        there = [name for name, kinds in self._node.get_topic_names_and_types() if _TYPES.keys() & set(kinds)]
+        others = sorted(name for name in there if name != topic and self._kinds_on(name))
+        ours = qos.describe(self._subscription.qos_profile)
+        return explain_silence(topic, kind, ours, qos.publishers_of(self._node, topic, ours), others)
 
     def _why_no_points(self, now: float) -> str:
         if self._info or not (self._points and self._points.wanted) or now - self._started < SILENCE:
@@ -173,12 +175,15 @@ class Camera:
             return self.topic, Image
         if transport == "compressed":
             return compressed, CompressedImage
-        published = dict(self._node.get_topic_names_and_types())
         for topic in (self.topic, compressed):
-            for kind in published.get(topic, []):
-                if kind in _TYPES and self._node.count_publishers(topic):
-                    return topic, _TYPES[kind]
+            for kind in self._kinds_on(topic):
+                return topic, kind
         return self.topic, CompressedImage if names.is_compressed(self.topic) else Image
+
+    def _kinds_on(self, topic: str) -> list[Any]:
+        """Types in which others publish pictures on a topic: a topic's own types are also those of its subscribers."""
+        us = self._node.get_fully_qualified_name()
+        return [_TYPES[p.type] for p in qos.publishers_of(self._node, topic) if p.type in _TYPES and p.node != us]
 
     def _subscribe(self, topic: str, kind: Any) -> None:
         self._subscription = self._node.create_subscription(
@@ -194,10 +199,9 @@ class Camera:
         self.health.picture(time.monotonic())
         if not (message.header.stamp.sec or message.header.stamp.nanosec):
             self.health.unstamped()
-            self._node.get_logger().warning(
+            self._warn(
                 f"{self.topic}: the stamp is zero, so the mask cannot be placed in time; "
-                "let the camera's driver fill in header.stamp",
-                throttle_duration_sec=QUIET,
+                "let the camera's driver fill in header.stamp"
             )
         try:
             (check_image_message if isinstance(message, Image) else check_compressed)(message)
@@ -212,7 +216,11 @@ class Camera:
 
     def _refuse(self, error: EcmnetError) -> None:
         self.health.bad(str(error))
-        self._node.get_logger().warning(f"{self.topic}: {error}", throttle_duration_sec=QUIET)
+        self._warn(f"{self.topic}: {error}")
+
+    def _warn(self, text: str, quiet: float = QUIET) -> None:
+        if self._throttle.passes(text, time.monotonic(), quiet):
+            self._node.get_logger().warning(text)
 
     def _answered(self, frame: Frame, done: Future[Answer]) -> None:
         """On the worker's thread, or on that of a newer frame."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -57,10 +58,17 @@ class Nearest:
 
 
 class Points:
-    """Finds each picture's depth and publishes a cloud for its mask while somebody subscribes."""
+    """Finds each picture's depth and publishes a cloud for its mask while somebody subscribes.
 
-    def __init__(self, node: Any, topic: str, depth_topic: str) -> None:
-        self._node, self._depth_topic = node, depth_topic
+    Args:
+        node: `SegmentNode`.
+        topic: of the clouds.
+        depth_topic: full name of the depth pictures' topic.
+        warn: logs a line.
+    """
+
+    def __init__(self, node: Any, topic: str, depth_topic: str, warn: Callable[[str], None]) -> None:
+        self._node, self._depth_topic, self._warn = node, depth_topic, warn
         self._lock = threading.Lock()
         self._recent: deque[Image] = deque(maxlen=_KEPT)
         self._under_way: set[Nearest] = set()
@@ -122,16 +130,14 @@ class Points:
         found = nearest.found
         if found is None or found[0] > TOLERANCE * 1e9:
             said = "none came" if found is None else f"the nearest is {found[0] / 1e6:.0f} ms away"
-            self._node.get_logger().warning(
-                f"no depth on {self._depth_topic} for this picture: {said}; no points", throttle_duration_sec=10.0
-            )
+            self._warn(f"no depth on {self._depth_topic} for this picture: {said}; no points")
             return
         try:
             depth = depth_metres(found[1])
             height, width = depth.shape
             points = labelled_points(depth, image, labels, confidence, scale_camera_info(info, header, (height, width)))
         except ImageError as error:
-            self._node.get_logger().warning(f"{self._depth_topic}: {error}; no points", throttle_duration_sec=10.0)
+            self._warn(f"{self._depth_topic}: {error}; no points")
             return
         data = array.array("B")
         data.frombytes(points.tobytes())

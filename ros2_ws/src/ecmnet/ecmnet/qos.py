@@ -39,12 +39,11 @@ def describe(profile: QoSProfile) -> str:
     return f"{profile.reliability.name.lower()}, {profile.durability.name.lower()}"
 
 
-def publishers_of(node: Any, subscription: Any) -> list[Endpoint]:
-    """Who publishes what a subscription of ours is for."""
-    ours = describe(subscription.qos_profile)
+def publishers_of(node: Any, topic: str, ours: str = "") -> list[Endpoint]:
+    """Who publishes a topic; `ours` is the `Endpoint.qos` of our subscription, where there is one."""
     return [
         _endpoint(info, conflict(offered=describe(info.qos_profile), asked=ours))
-        for info in node.get_publishers_info_by_topic(subscription.topic_name)
+        for info in node.get_publishers_info_by_topic(topic)
     ]
 
 
