@@ -113,6 +113,17 @@ def test_silence_is_noticed_in_time_to_be_said_within_five_seconds() -> None:
     assert health.silent(8.5)
 
 
+def test_while_pictures_did_not_count_there_was_neither_silence_nor_a_rate() -> None:
+    health = Health(now=0.0)
+    health.report(1.0)
+    health.renew(100.0)
+    assert not health.silent(103.9)
+    assert health.silent(104.0)
+    for _ in range(4):
+        health.mask(age=0.1, latency=None)
+    assert health.report(102.0).message == "2.0 masks per second"
+
+
 def test_a_line_is_not_repeated_and_keeps_no_other_quiet() -> None:
     throttle = Throttle()
     assert throttle.passes("depth is 57 ms away", now=0.0, quiet=5.0)

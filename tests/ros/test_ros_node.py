@@ -387,6 +387,24 @@ def test_parameters_and_services_answer_while_the_network_runs(
     assert len(observer.got["/ecmnet/mask"]) == before
 
 
+def test_a_slow_camera_is_not_missed_because_it_was_switched_off(
+    start: Callable[..., Robot], observer: Observer, make_picture: Callable[..., np.ndarray]
+) -> None:
+    robot = start()
+    observer.listen(Image, "/ecmnet/mask")
+    publisher = observer.node.create_publisher(Image, "/image_raw", 1)
+    message = picture_message(make_picture(48, 64))
+    send_until(observer, publisher, message, "/ecmnet/mask")
+    observer.call(SetBool, "/ecmnet/enable", SetBool.Request(data=False))
+    observer.spin(5)
+    observer.got["/diagnostics"].clear()
+    observer.call(SetBool, "/ecmnet/enable", SetBool.Request(data=True))
+    observer.spin(2.5)  # in which this camera sends nothing
+    assert [status.level for status in observer.statuses(STATUS)][:2] == [b"\0", b"\0"], robot.log.read_text()
+    assert "no picture" not in robot.log.read_text()
+    observer.wait(lambda: observer.statuses(STATUS)[-1].level == b"\2", 5, "its silence, in the end")
+
+
 @pytest.mark.parametrize("again", [0, 1], ids=["once", "twice"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_at_once_when_told_to_in_the_middle_of_a_picture(

@@ -33,14 +33,18 @@ class Health:
     def __init__(self, now: float) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
-        self._last_picture = now
-        self._last_report = now
+        self.renew(now)
         self._last_masks = 0
         self._last_bad = 0
         self._last_unstamped = 0
         self._error = ""
         self._age: float | None = None
         self._latency: float | None = None
+
+    def renew(self, now: float) -> None:
+        """Pictures count from now on: while they did not, there was neither silence nor a rate."""
+        with self._lock:
+            self._last_picture = self._last_report = now
 
     def picture(self, now: float) -> None:
         """A message came."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -208,6 +209,9 @@ class SegmentNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data and not self.enabled:
+            for camera in self._cameras:
+                camera.health.renew(time.monotonic())
         self.enabled = request.data
         response.success = True
         response.message = (
