@@ -103,9 +103,7 @@ def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
 
     if not found:
         return [], problems
-    named = {
-        picture: Path(os.path.abspath(picture)) for picture in found.values()
-    }  # by a link's name, not its target's
+    named = {path: Path(os.path.abspath(path)) for path in found.values()}  # of a link its own name, not its target's
     root = os.path.commonpath([path.parent for path in named.values()])
     stems = {picture: path.relative_to(root).with_suffix("") for picture, path in named.items()}
     shared = Counter(stems.values())

@@ -162,14 +162,8 @@ def bag_files(path: Path) -> tuple[list[Path], list[Path]]:
         text = (path / "metadata.yaml").read_text("utf-8")
         named = YAML(typ="safe").load(text)["rosbag2_bagfile_information"]["relative_file_paths"]
         listed = [path / Path(name).name for name in named]
-    except (
-        OSError,
-        YAMLError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RecursionError,
-    ):  # a recorder that was killed has written none
+    except (OSError, YAMLError, KeyError, TypeError, ValueError, RecursionError):
+        # A recorder that was killed has written none.
         listed = there
     files = [file for file in listed if file.exists()]
     if files:

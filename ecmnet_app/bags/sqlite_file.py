@@ -47,7 +47,7 @@ class SqliteFile:
             raise BagError(f"{path} is not a bag that can be read ({error}); copy it again") from error
         rows = rows[np.isin(rows["topic"], list(self._topics))]
         if early := np.count_nonzero(rows["time"] < 0):
-            self.damage.append(Damage(f"has {early} messages of before 1970, which are left out"))
+            self.damage.append(Damage(f"has {early} of before 1970 among its messages, left out"))
             rows = rows[rows["time"] >= 0]
         rows = rows[np.lexsort((rows["id"], rows["time"]))]
         self.channels = list(dict.fromkeys(self._topics.values()))

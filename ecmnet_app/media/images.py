@@ -34,17 +34,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 
 _KINDS = "JPEG, PNG, WebP, BMP, TIFF, GIF or PPM"
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""By EXIF's orientation. Pillow's own `exif_transpose` writes all of EXIF anew, and refuses pictures whose is odd."""
-
 
 def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode a picture, turned as its EXIF orientation says.
@@ -172,8 +161,7 @@ def _decode(file: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uint8]:
             _check_size(image.width, image.height, name, max_pixels)
             if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
                 raise ImageError(f"{name} holds 32-bit values, whose range is not known; save it with 8 or 16 bits")
-            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-            return _to_rgb(image if turn is None else image.transpose(turn))
+            return _to_rgb(_upright(image))
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -184,6 +172,21 @@ def _decode(file: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uint8]:
         ) from error
     except Exception as error:  # whatever the parsing in Pillow meets: OSError, SyntaxError, struct.error, ...
         raise ImageError(f"{name} is damaged and cannot be decoded ({error}); save or copy it again") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as EXIF says. Pillow's own `exif_transpose` writes all of EXIF anew, and refuses pictures whose is odd."""
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    turn = turns.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:

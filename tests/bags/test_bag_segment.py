@@ -287,7 +287,7 @@ def test_a_time_that_no_clock_tells_costs_its_message_alone(segmenter: Segmenter
         base.execute("UPDATE messages SET timestamp = -5 WHERE id = 2")
     summary = segment_bag(BagJob(early, tmp_path / "early"), BagSettings(), segmenter)
     assert (summary.frames, summary.start_ns) == (3, EPOCH)
-    assert summary.problems == [f"{early} has 1 messages of before 1970, which are left out"]
+    assert summary.problems == [f"{early} has 1 of before 1970 among its messages, left out"]
 
 
 def test_a_mask_has_the_pictures_stamp_whatever_it_says(segmenter: Segmenter, tmp_path: Path) -> None:
