@@ -119,9 +119,9 @@ class VideoReader:
         pts, end = -1, Fraction(0)
         for index, frame in enumerate(self._all_decoded()):
             stated = frame.pts if frame.pts is not None else frame.dts
-            # Files without times are shown at their rate; times that stand still are moved on, as no player shows two.
             duration = frame.duration or 0
             time = None if stated is None else onward(stated - int(origin // self.time_base), duration or step)
+            # Files without times are shown at their rate; times that stand still are moved on, as no player shows two.
             pts = max(pts + 1, pts + step if time is None else time)
             if stated is None and index == 0:
                 pts = 0

@@ -18,6 +18,7 @@ __all__ = [
     "STATIC_FOLDER",
     "classes_of",
     "data_url",
+    "gone",
     "make_component",
     "message_of",
     "take_uploads_only",
@@ -54,6 +55,11 @@ def make_component(
 def classes_of(label_set: LabelSet) -> list[dict[str, Any]]:
     """What the scripts know of each class, in order of id, unlabelled last: id, name and colour as RGB, 0 to 255."""
     return [{"id": label.id, "name": label.name, "color": list(label.color)} for label in label_set.with_unlabelled]
+
+
+def gone(what: str) -> str:
+    """What to say of an upload, a picture or a video, that Gradio has deleted."""
+    return f"the {what} is not here any more: files are kept for {KEPT_HOURS} hour; choose it again"
 
 
 def data_url(kind: str, data: bytes) -> str:

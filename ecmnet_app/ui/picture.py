@@ -17,7 +17,7 @@ from ecmnet_app.core.weights import Weights
 from ecmnet_app.errors import EcmnetError, ImageError
 from ecmnet_app.media.files import EXAMPLES_FOLDER
 from ecmnet_app.media.images import encode_mask, read_image
-from ecmnet_app.ui.component import KEPT_HOURS, take_uploads_only, weights_choice
+from ecmnet_app.ui.component import gone, take_uploads_only, weights_choice
 from ecmnet_app.ui.viewer import error_view, make_viewer, picture_view
 
 __all__ = ["build_tab"]
@@ -39,9 +39,7 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
                 raise ImageError(f"the picture is larger than {MAX_BYTES / 1e6:g} MB; save it as a JPEG")
             data = path.read_bytes()  # bytes: no message tells of the server's folders
         except OSError as error:
-            raise ImageError(
-                f"the picture is not here any more: files are kept for {KEPT_HOURS} hour; choose it again"
-            ) from error
+            raise ImageError(gone("picture")) from error
         image = read_image(data)
         with worker.open() as source:
             return image, source.submit(image, resolution=resolution, weights=weights).result()

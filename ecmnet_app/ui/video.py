@@ -29,9 +29,9 @@ from ecmnet_app.media.files import EXAMPLES_FOLDER
 from ecmnet_app.media.images import encode_image
 from ecmnet_app.media.videos import VIDEO_SUFFIXES
 from ecmnet_app.ui.component import (
-    KEPT_HOURS,
     classes_of,
     data_url,
+    gone,
     make_component,
     message_of,
     take_uploads_only,
@@ -241,9 +241,7 @@ def _keep(upload: Path, folder: Path) -> Path:
     try:
         os.link(upload, kept)
     except FileNotFoundError as error:
-        raise VideoError(
-            f"the video is not here any more: files are kept for {KEPT_HOURS} hour; choose it again"
-        ) from error
+        raise VideoError(gone("video")) from error
     except OSError:  # an example, on another disk
         shutil.copyfile(upload, kept)
     return kept
