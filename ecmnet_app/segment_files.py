@@ -18,7 +18,7 @@ from ecmnet_app.core import LabelSet, Segmenter
 from ecmnet_app.core.smoothing import Smoother
 from ecmnet_app.core.video import Progress, VideoAnswers, segment_video
 from ecmnet_app.errors import ConfigError, ImageError
-from ecmnet_app.media.files import write_atomically
+from ecmnet_app.media.files import name_of_answers, write_atomically
 from ecmnet_app.media.images import read_image, write_image
 from ecmnet_app.media.videos import VIDEO_SUFFIXES
 
@@ -111,6 +111,7 @@ def find_jobs(inputs: Sequence[str], out: Path) -> tuple[list[Job], list[str]]:
     taken: set[Path] = set()
     for picture, path in named.items():
         stem = stems[picture] if shared[stems[picture]] == 1 else path.relative_to(root)
+        stem = stem.with_name(name_of_answers(stem.name))
         while stem in taken:
             stem = stem.with_name(stem.name + "_")
         taken.add(stem)

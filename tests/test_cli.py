@@ -188,6 +188,16 @@ def test_what_cannot_work_is_one_line_and_exit_code_2(
     assert files(folder) == before
 
 
+@pytest.mark.parametrize("arguments", [["evaluate"], ["benchmark", "--weights"], ["average", "camvid"]])
+def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    more = ["--out", "none"] if arguments[0] == "average" else []
+    assert main([*arguments, "a" * 300, *more]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ecmnet: ")
+    assert error.endswith(": File name too long\n")
+    assert error.count("\n") == 1
+
+
 def test_tiles_and_resolution_reach_the_network(folder: Path, tiny_weights: Path) -> None:
     assert segment(tiny_weights, "photos/a.png", "--resolution", "48", "--out", "small") == 0
     assert segment(tiny_weights, "photos/a.png", "--tile", "--out", "tiles") == 0

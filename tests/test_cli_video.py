@@ -63,6 +63,22 @@ def test_pictures_and_videos_in_one_command(folder: Path, tiny_weights: Path, ma
     assert [one["area"] for one in record["classes"]] == pytest.approx(np.mean(areas, axis=0).tolist())
 
 
+def test_answers_to_the_longest_names_have_shorter_ones(folder: Path, tiny_weights: Path, make_picture) -> None:
+    longest = "街" * 83  # 249 of the 255 bytes that a name may have
+    (folder / "in").mkdir()
+    write_video(folder / f"in/{longest}a.mp4", size=(64, 96))
+    write_video(folder / f"in/{longest}b.mp4", size=(64, 96))
+    write_image(f"in/{longest}.jpg", make_picture(64, 96))
+    for done_before in (False, True):
+        assert segment(tiny_weights, "in", "--out", "out") == 0
+        stems = ["街" * 66 + end for end in ("", "_", "__")]
+        assert {name for name in names(folder / "out") if name.endswith(".json")} == {f"{s}.json" for s in stems}
+        sources = [json.loads((folder / f"out/{stem}.json").read_text("utf-8")) for stem in stems]
+        assert {Path(one.get("video") or one["picture"]).name for one in sources} == set(names(folder / "in")), (
+            done_before
+        )
+
+
 def test_what_is_done_is_not_done_again_but_after_a_change(folder: Path, tiny_weights: Path) -> None:
     write_video(folder / "a.mp4", size=(64, 96))
     assert segment(tiny_weights, "a.mp4", "--out", "out") == 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ecmnet_app.errors import ConfigError
+from ecmnet_app.media.files import name_of_answers
 
 __all__ = ["BAG_SUFFIXES", "BagJob", "BagSettings", "find_bags"]
 
@@ -90,11 +91,15 @@ def find_bags(inputs: Sequence[str], out: Path) -> tuple[list[BagJob], list[str]
     problems = []
     for text in inputs:
         path = Path(text)
-        if path.exists() or not glob.has_magic(text):
-            paths = [path] if _is_bag(path) else _bags_in(path)
-        else:
-            matches = map(Path, sorted(glob.glob(text, recursive=True)))
-            paths = [bag for match in matches for bag in (_new([match]) if _is_bag(match) else _bags_in(match))]
+        try:
+            if path.exists() or not glob.has_magic(text):
+                paths = [path] if _is_bag(path) else _bags_in(path)
+            else:
+                matches = map(Path, sorted(glob.glob(text, recursive=True)))
+                paths = [bag for match in matches for bag in (_new([match]) if _is_bag(match) else _bags_in(match))]
+        except OSError as error:  # a name that no file can have
+            problems.append(f"cannot read {text}: {error.strerror}")
+            continue
         if not paths:
             problems.append(f"{text} holds no bags ({', '.join(BAG_SUFFIXES)}); name a bag, a folder or a pattern")
         for bag in paths:
@@ -105,6 +110,7 @@ def find_bags(inputs: Sequence[str], out: Path) -> tuple[list[BagJob], list[str]
         name = os.path.basename(os.path.abspath(bag))  # of "." too
         if not bag.is_dir():
             name = name.removesuffix(".zstd").rpartition(".")[0] or name
+        name = name_of_answers(name)
         while name in taken or (out / name).resolve() in found:
             name += "_"
         taken.add(name)

@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EcmnetError as error:
         print(f"ecmnet: {error}", file=sys.stderr)
         return FAILED
+    except OSError as error:  # a name that no file can have, a full disk: the system says it best
+        print(f"ecmnet: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("ecmnet: interrupted; every file written so far is whole", file=sys.stderr)
         return INTERRUPTED

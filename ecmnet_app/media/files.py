@@ -6,7 +6,7 @@ import os
 import threading
 from pathlib import Path
 
-__all__ = ["EXAMPLES_FOLDER", "write_atomically"]
+__all__ = ["EXAMPLES_FOLDER", "name_of_answers", "write_atomically"]
 
 EXAMPLES_FOLDER = Path(__file__).parent.parent / "examples"
 """Rendered streets, .jpg, and a clip of one, .mp4."""
@@ -27,3 +27,10 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     except BaseException:  # Ctrl-C as well
         passing.unlink(missing_ok=True)
         raise
+
+
+def name_of_answers(name: str) -> str:
+    """`name`, no longer than that a file system takes what answers append to it: 200 of its 255 bytes."""
+    while len(os.fsencode(name)) > 200:
+        name = name[:-1]
+    return name

@@ -41,6 +41,21 @@ def test_bags_that_fail_or_are_damaged_are_told_and_the_rest_is_done(
     assert "--resume goes on" in capsys.readouterr().err
 
 
+def test_names_that_are_too_long_end_no_other_bag(
+    tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = drive(tmp_path / "a.mcap", seconds=1)
+    longest = [drive(tmp_path / f"{'b' * 249}{end}.mcap", seconds=1) for end in "12"]
+    out = tmp_path / "out"
+    arguments = ["--out", str(out), "--weights", str(tiny_weights), "--device", "cpu", "--engine", "eager", "--video"]
+    assert main(["bag", str(tmp_path / ("a" * 300)), str(bag), *map(str, longest), *arguments]) == 1
+    told = capsys.readouterr()
+    assert "3 segmented to" in told.out
+    assert "1 failed" in told.out
+    assert told.err.count("File name too long") == 1
+    assert sorted(path.name for path in out.iterdir()) == ["a", "b" * 200, "b" * 200 + "_"]
+
+
 def test_what_is_in_a_bag_is_listed_and_nothing_segmented(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bag = drive(tmp_path / "a.mcap", seconds=2)
     assert main(["bag", str(bag), "--list", "--out", str(tmp_path / "out"), "--weights", "none needed"]) == 0
