@@ -159,8 +159,8 @@ def _decode(file: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uint8]:
     try:
         with Image.open(file, formats=FORMATS) as image:
             _check_size(image.width, image.height, name, max_pixels)
-            if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-                raise ImageError(f"{name} holds 32-bit values, whose range is not known; save it with 8 or 16 bits")
+            if image.mode == "F" or (image.mode.startswith("I") and image.format == "TIFF"):
+                _check_grey(image, name)
             return _to_rgb(_upright(image))
     except ImageError:
         raise
@@ -172,6 +172,16 @@ def _decode(file: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uint8]:
         ) from error
     except Exception as error:  # whatever the parsing in Pillow meets: OSError, SyntaxError, struct.error, ...
         raise ImageError(f"{name} is damaged and cannot be decoded ({error}); save or copy it again") from error
+
+
+def _check_grey(image: Image.Image, name: str) -> None:
+    """Refuse what Pillow hands over as it is written: values of other than 16 bits, or whose white is 0."""
+    tags = image.getexif()
+    bits = np.ravel(tags[ExifTags.Base.BitsPerSample])[0] if image.mode.startswith("I;16") else 32
+    if bits != 16:
+        raise ImageError(f"{name} holds {bits}-bit values, whose range is not known; save it with 8 or 16 bits")
+    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:
+        raise ImageError(f"{name} holds 16-bit values with white at 0; save it with black at 0")
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -140,6 +140,28 @@ def test_32_bit_values_have_no_known_range(values: NDArray[np.generic]) -> None:
         read_image(encoded(Image.fromarray(values), "TIFF"))
 
 
+def test_floats_in_a_pfm_have_none_either() -> None:
+    with pytest.raises(ImageError, match="32-bit values"):
+        read_image(b"Pf\n2 1\n-1.0\n" + np.array([0.5, 200], "<f4").tobytes())
+
+
+def tiff_of(bits: int, photometric: int, data: bytes) -> bytes:
+    """Grey of 4x2 pixels with the tags of TIFF 6.0: sizes, bits, no compression, photometric, one strip."""
+    tags = [(256, 4), (257, 2), (258, bits), (259, 1), (262, photometric), (273, 8), (278, 2), (279, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def test_grey_of_which_pillow_keeps_other_values_is_refused() -> None:
+    rising = np.arange(8, dtype="<u2") * 8000
+    assert (read_image(tiff_of(16, 1, rising.tobytes()))[..., 0] == (rising >> 8).reshape(2, 4)).all()
+    assert (read_image(tiff_of(8, 0, bytes(range(8))))[..., 0].ravel() == 255 - np.arange(8)).all()  # which it turns
+    with pytest.raises(ImageError, match=r"12-bit values, .* save it with 8 or 16 bits"):
+        read_image(tiff_of(12, 1, bytes(12)))
+    with pytest.raises(ImageError, match="with white at 0; save it with black at 0"):
+        read_image(tiff_of(16, 0, rising.tobytes()))
+
+
 def test_cmyk_becomes_rgb() -> None:
     data = encoded(Image.fromarray(SMOOTH).convert("CMYK"), "JPEG", quality=95)
     assert Image.open(io.BytesIO(data)).mode == "CMYK"
