@@ -552,10 +552,13 @@ def test_a_page_shows_what_the_robot_sees(
     picture = make_picture(96, 128)
     publisher = observer.node.create_publisher(Image, "/image_raw", 1)
     send_until(observer, publisher, picture_message(picture), "/ecmnet/mask")
-    view = Client(f"http://127.0.0.1:{port}", verbose=False).predict(api_name="/see")
-    assert "/image_raw" in view
+    client = Client(f"http://127.0.0.1:{port}", verbose=False)
+    view = client.predict(api_name="/see")
+    assert "/image_raw</figcaption>" in view
     shown = base64.b64decode(re.search('base64,([^"]+)', view)[1])
     assert shown == encode_image(segmenter.predict(picture).overlay(picture), "overlay.jpg")
+    observer.spin(4.2)  # after 4 s without one, a picture is called old
+    assert re.search("/image_raw, <strong>[4-9] s old", client.predict(api_name="/see"))
     robot.stop()
     assert robot.process.returncode == 0
 

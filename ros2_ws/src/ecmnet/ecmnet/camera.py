@@ -69,8 +69,8 @@ class Camera:
         self.health = Health(time.monotonic())
         self.keep_newest = False
         """Whether `newest` is kept, for a page to show."""
-        self.newest: tuple[NDArray[np.uint8], Segmentation, float] | None = None
-        """Picture, answer, and opacity of the overlay."""
+        self.newest: tuple[NDArray[np.uint8], Segmentation, float, float] | None = None
+        """Picture, answer, opacity of the overlay, and when it was answered on the monotonic clock in seconds."""
         self._node, self._prefix = node, prefix
         self._info: CameraInfo | None = None
         self._started = 0.0
@@ -253,7 +253,7 @@ class Camera:
         header, image, settings = frame.message.header, frame.decode(), frame.settings
         size = self._node.output_size(image.shape[:2], settings)
         if self.keep_newest:
-            self.newest = image, answer, settings.opacity
+            self.newest = image, answer, settings.opacity, time.monotonic()
         labels = resize_labels(answer.labels, size)
         confidence = confidence_bytes(answer.confidence)
         self._mask.publish(fill_image(Image(), header, labels, "mono8"))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import threading
+import time
 from collections.abc import Sequence
 
 import gradio as gr
 import uvicorn
 
 from ecmnet.camera import Camera
+from ecmnet.health import SILENCE
 from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.media.images import encode_image
 from ecmnet_app.ui.component import data_url
@@ -65,6 +67,8 @@ def _view(camera: Camera) -> str:
     topic = html.escape(camera.topic)
     if camera.newest is None:
         return f"<p>{topic}: no mask yet</p>"
-    image, answer, opacity = camera.newest
+    image, answer, opacity, at = camera.newest
+    age = time.monotonic() - at
+    old = f", <strong>{age:.0f} s old</strong>" if age >= SILENCE else ""
     picture = data_url("image/jpeg", encode_image(answer.overlay(image, opacity), "overlay.jpg"))
-    return f'<figure><img src="{picture}" alt="{topic}"><figcaption>{topic}</figcaption></figure>'
+    return f'<figure><img src="{picture}" alt="{topic}"><figcaption>{topic}{old}</figcaption></figure>'
