@@ -6,36 +6,60 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ecmnet_app.core import Segmenter
-from ecmnet_app.core.engines import answer_from_logits, available_devices, available_engines, base, choose_device
+from ecmnet_app.core.engines import answer, answer_from_logits, available_devices, available_engines, choose_device
 
 
-@given(
-    half=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
-    batch=st.integers(1, 3),
-    band_values=st.integers(1, 5000),
-    seed=st.integers(0, 2**32 - 1),
-)
-@settings(deadline=None, max_examples=40)
-def test_bands_change_no_bit(
+@pytest.fixture(params=["opencv", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What answers on a CPU, and what does so on other devices, made to run on this one."""
+    if request.param == "torch":
+        monkeypatch.setattr(answer, "_by_opencv", answer._by_torch)
+
+
+SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40)), st.tuples(st.integers(1, 150), st.integers(1, 150))
+SHARED = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.mark.usefixtures("way")
+@given(half=SIZES[0], size=SIZES[1], band_values=st.integers(1, 5000), seed=st.integers(0, 2**32 - 1))
+@SHARED
+def test_bands_and_threads_leave_no_seam(
+    half: tuple[int, int], size: tuple[int, int], band_values: int, seed: int
+) -> None:
+    logits = 4 * torch.randn(2, 5, *half, generator=torch.Generator().manual_seed(seed))
+    whole = F.interpolate(logits.double(), size, mode="bilinear", align_corners=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answer, "BAND_VALUES", band_values)
+        labels, confidence = answer_from_logits(logits, size, 1.3)
+    shares = F.softmax(whole / 1.3, dim=1)
+    np.testing.assert_allclose(confidence, shares.max(dim=1).values.numpy(), atol=1e-4)
+    of_label = shares.gather(1, torch.from_numpy(labels).long()[:, None])[:, 0]
+    np.testing.assert_allclose(confidence, of_label.numpy(), atol=1e-4)  # or another of equal share
+
+
+@pytest.mark.usefixtures("way")
+@given(half=SIZES[0], size=SIZES[1], batch=st.integers(2, 4), band_values=st.integers(1, 5000), seed=st.integers(0, 99))
+@SHARED
+def test_an_answer_has_the_same_bits_alone_and_in_a_batch(
     half: tuple[int, int], size: tuple[int, int], batch: int, band_values: int, seed: int
 ) -> None:
     logits = 4 * torch.randn(batch, 5, *half, generator=torch.Generator().manual_seed(seed))
-    at_once = answer_from_logits(logits, size, 1.3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "BAND_VALUES", band_values)
-        in_bands = answer_from_logits(logits, size, 1.3)
-    assert at_once[0].tobytes() == in_bands[0].tobytes()
-    assert at_once[1].tobytes() == in_bands[1].tobytes()
+        patch.setattr(answer, "BAND_VALUES", band_values)
+        together = answer_from_logits(logits, size, 1.3)
+        alone = [answer_from_logits(one[None], size, 1.3) for one in logits]
+    for kind in (0, 1):
+        assert together[kind].tobytes() == b"".join(one[kind].tobytes() for one in alone)
 
 
 @pytest.mark.parametrize(("half", "size"), [((48, 64), (96, 128)), ((49, 66), (97, 131)), ((60, 80), (391, 513))])
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.usefixtures("way")
 def test_the_answer_is_the_softmax_of_interpolated_logits(
     half: tuple[int, int], size: tuple[int, int], temperature: float
 ) -> None:
@@ -47,6 +71,7 @@ def test_the_answer_is_the_softmax_of_interpolated_logits(
     np.testing.assert_allclose(found_confidence, top.numpy(), atol=1e-4)
 
 
+@pytest.mark.usefixtures("way")
 def test_logits_that_are_certain_give_a_confidence_of_one() -> None:
     logits = torch.tensor([1e4, -1e4, 0.0]).view(1, 3, 1, 1)
     labels, confidence = answer_from_logits(logits, (4, 4), 0.01)
@@ -54,6 +79,7 @@ def test_logits_that_are_certain_give_a_confidence_of_one() -> None:
     assert (confidence == 1).all()
 
 
+@pytest.mark.usefixtures("way")
 def test_logits_that_are_level_give_the_first_class_and_its_share() -> None:
     labels, confidence = answer_from_logits(torch.zeros(1, 4, 2, 2), (3, 5), 1.0)
     assert (labels == 0).all()

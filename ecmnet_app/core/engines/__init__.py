@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from ecmnet_app.core.engines.base import Engine, answer_from_logits
+from ecmnet_app.core.engines.answer import answer_from_logits
+from ecmnet_app.core.engines.base import Engine
 from ecmnet_app.core.engines.device_errors import device_errors
 from ecmnet_app.core.engines.eager import EagerEngine
 from ecmnet_app.core.engines.fallback import FallbackEngine

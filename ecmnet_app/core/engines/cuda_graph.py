@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecmnet_app.core.engines.base import Engine, answer_from_logits, normalisation
+from ecmnet_app.core.engines.answer import answer_from_logits
+from ecmnet_app.core.engines.base import Engine, normalisation
 from ecmnet_app.core.engines.device_errors import device_errors, is_out_of_memory
 from ecmnet_app.core.engines.folded import fold
 from ecmnet_app.core.engines.fused import FusedECMNet, can_fuse
