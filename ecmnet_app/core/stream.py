@@ -198,8 +198,11 @@ class StreamWorker:
         self.close()
 
     def _run(self) -> None:
-        while self._serve():  # its locals die between calls, so an idle worker keeps no frame alive
-            pass
+        try:
+            while self._serve():  # its locals die between calls, so an idle worker keeps no frame alive
+                pass
+        finally:
+            self.close()  # whatever ended it: who waits is told, and whoever comes
 
     def _serve(self) -> bool:
         """Wait for frames and answer one batch; False once the worker is closed."""
@@ -225,7 +228,7 @@ class StreamWorker:
             if len(results) != len(frames):
                 raise ValueError(f"{len(frames)} pictures were answered with {len(results)} segmentations")
             return results
-        except Exception as error:  # the thread outlives whatever a frame causes
+        except BaseException as error:  # the thread outlives whatever a frame causes, SystemExit as well
             if len(frames) > 1:
                 return [self._predict([frame])[0] for frame in frames]
             if isinstance(error, EcmnetError):

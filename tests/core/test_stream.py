@@ -27,12 +27,15 @@ def picture(value: int) -> np.ndarray:
 
 
 def answer_with_value(images: list[np.ndarray], **options: object) -> list[Segmentation]:
-    """A network that sees the value of a picture; 255 is a picture it cannot take, 254 one that it trips over."""
+    """A network that sees the value of a picture; 255 is a picture it cannot take, 254 one that it trips over,
+    253 one that would end the program."""
     values = [int(image[0, 0, 0]) for image in images]
     if 255 in values:
         raise ImageError("a bad picture")
     if 254 in values:
         raise ZeroDivisionError("a bug")
+    if 253 in values:
+        raise SystemExit(1)
     return [Segmentation(np.full((2, 2), value, np.uint8), np.ones((2, 2), np.float32), CAMVID) for value in values]
 
 
@@ -159,7 +162,7 @@ def test_cameras_that_send_in_step_lose_equally_many_frames(gate, capacity):
 
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
-    [(255, ImageError, "a bad picture"), (254, StreamError, "ZeroDivisionError")],
+    [(255, ImageError, "a bad picture"), (254, StreamError, "ZeroDivisionError"), (253, StreamError, "SystemExit")],
 )
 def test_a_failing_frame_fails_alone(gate, bad, error, message):
     with StreamWorker(gate) as worker:
@@ -178,6 +181,18 @@ def test_a_failing_frame_fails_alone(gate, bad, error, message):
 def test_a_network_that_loses_a_picture_of_a_batch_is_an_error_and_no_hang():
     with StreamWorker(lambda images: []) as worker, worker.open() as source:
         assert type(get(source.submit(picture(1))).result) is StreamError
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whatever_ends_the_thread_nobody_waits_for_ever(gate):
+    with StreamWorker(gate) as worker:
+        worker.open().submit(picture(0))
+        gate.wait_until_running()
+        # Two arrays are neither equal nor different, so that it cannot say who shares a batch.
+        futures = [worker.open().submit(picture(1), regions=np.zeros(3)) for _ in range(2)]
+        gate.open()
+        for future in [*futures, worker.open().submit(picture(2))]:
+            assert type(get(future).result) is StreamError
 
 
 def test_closing_a_source_answers_its_waiting_frame_and_lets_the_running_one_end(gate):
