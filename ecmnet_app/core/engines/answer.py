@@ -94,7 +94,7 @@ def _by_opencv(
         np.reciprocal(total, out=total)
 
     tasks = [(picture, slice(start, start + rows)) for picture in range(batch) for start in range(0, height, rows)]
-    threads = min(len(tasks), torch.get_num_threads())
+    threads = min(len(tasks), torch.get_num_threads(), 4)  # more would wait for Python's lock, and take longer
     if threads == 1:
         for task in tasks:
             answer(*task)
