@@ -187,20 +187,24 @@ def evaluate(
         classes: names of the classes to score alone: pixels of others are ignored, and each answer is the
             likeliest of these. Data sets that label only some of what they show are scored so by default.
         beside: folder of another data set, whose split of the same name is scored by the same rule, so that the
-            two can be compared.
+            two can be compared: if either labels only some of what it shows, both are scored on that by default.
 
     Raises:
-        ConfigError: the weights name other classes than the data set, or `classes` holds a name they lack.
+        ConfigError: the weights name other classes than the data sets, or `classes` holds a name they lack.
         DataError, ImageError: see `datasets`.
         WeightsError, DeviceError: see `Segmenter.from_pretrained`.
     """
     listing = find_samples(path, split, leave_out=leave_out, only=only)
+    listings = {path: listing}
+    if beside is not None:  # both are looked up before either is scored, which may take an hour
+        listings[beside] = find_samples(beside, split)
     segmenter = Segmenter.from_pretrained(weights, device, engine, threads)
-    if segmenter.label_set.names != listing.label_set.names:
-        raise ConfigError(
-            f"the weights {segmenter.weights.name} name the classes of {segmenter.label_set.name} but {path} is "
-            f"labelled with those of {listing.label_set.name}; choose weights trained on its classes"
-        )
+    for folder, each in listings.items():
+        if segmenter.label_set.names != each.label_set.names:
+            raise ConfigError(
+                f"the weights {segmenter.weights.name} name the classes of {segmenter.label_set.name} but {folder} is "
+                f"labelled with those of {each.label_set.name}; choose weights trained on its classes"
+            )
     options: dict[str, object] = {
         "weights": segmenter.weights.name,
         "resolution": resolution,
@@ -208,10 +212,11 @@ def evaluate(
         "leave-out": leave_out,
         "engine": None if segmenter.engine.name == "eager" else segmenter.engine.name,
     }
-    if classes is not None:
-        options["classes"] = ",".join(classes)
-    elif listing.name == labelmefacade.NAME:
+    implied = classes is None and listing.name == labelmefacade.NAME  # so that the command need not say them
+    if classes is None and any(each.name == labelmefacade.NAME for each in listings.values()):
         classes = labelmefacade.LABELLED
+    if classes is not None and not implied:
+        options["classes"] = ",".join(classes)
     place_of = labelmefacade.city_of if listing.name == labelmefacade.NAME else drive_of
     temperature = segmenter.weights.temperature
     names = segmenter.label_set.names

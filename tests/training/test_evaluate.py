@@ -17,10 +17,10 @@ from trees import random_pair, write_camvid, write_cityscapes
 from ecmnet_app.core import CAMVID, CITYSCAPES, Segmenter, engines, load_weights, save_weights
 from ecmnet_app.core.engines.eager import EagerEngine
 from ecmnet_app.core.weights import available_weights
-from ecmnet_app.errors import ConfigError
+from ecmnet_app.errors import ConfigError, DataError
 from ecmnet_app.network import ECMNet, ECMNetConfig
 from ecmnet_app.training.evaluate import Evaluation, Scores, evaluate
-from ecmnet_app.training.labelmefacade import city_of
+from ecmnet_app.training.labelmefacade import NAME, city_of
 
 
 def plain_scores(pairs: list[tuple[np.ndarray, np.ndarray]], classes: int) -> tuple[list[float], float]:
@@ -188,6 +188,32 @@ def test_another_set_is_scored_beside_by_the_same_rule(tmp_path: Path, tiny_weig
     columns = ["IoU %", "boundary IoU %", "free IoU %", "camvid IoU %", "camvid free IoU %"]
     assert [cell.strip() for cell in head.strip("|").split("|")] == ["class", *columns]
     assert json.loads(both.to_json())["beside"]["dataset"] == "camvid"
+
+
+def test_labelmefacade_beside_another_set_limits_both(tmp_path: Path, tiny_weights: Path) -> None:
+    for root, values in ((tmp_path / "labelmefacade", [*SIX_IDS, 255]), (tmp_path / "camvid", [*range(12)])):
+        write_camvid(root, "test", "static_boston__a", *random_pair(1, 64, 96, values, block=8))
+    both = evaluate(tmp_path / "camvid", "test", tiny_weights, "cpu", beside=tmp_path / "labelmefacade")
+    one, other = (evaluate(tmp_path / name, "test", tiny_weights, "cpu", classes=SIX) for name in ("camvid", NAME))
+    assert both.beside is not None
+    assert (both.scores, both.free) == (one.scores, one.free)
+    assert (both.beside.scores, both.beside.free) == (other.scores, other.free)
+    assert both.command.endswith(f"--weights tiny --classes {','.join(SIX)} --beside PATH/labelmefacade")
+    assert "labelmefacade IoU %" in both.table()
+
+
+def test_what_is_beside_is_looked_up_before_the_work(
+    tree: Path, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "EagerEngine", CountingEngine)
+    CountingEngine.runs = 0
+    write_camvid(tmp_path / "other", "val", "x", *random_pair(0, 64, 96, [0]))
+    with pytest.raises(DataError, match="no split 'test'; choose from val"):
+        evaluate(tree, "test", tiny_weights, "cpu", beside=tmp_path / "other")
+    write_cityscapes(tmp_path / "city", "test", "lindau", "000000_000019", *random_pair(0, 64, 96, [7, 8]))
+    with pytest.raises(ConfigError, match=r"tiny name the classes of CamVid .*city is labelled with those of City"):
+        evaluate(tree, "test", tiny_weights, "cpu", beside=tmp_path / "city")
+    assert CountingEngine.runs == 0
 
 
 class CountingEngine(EagerEngine):
