@@ -30,7 +30,7 @@ from ecmnet_app.core.labels import CAMVID, CITYSCAPES, UNLABELLED, LabelSet
 from ecmnet_app.errors import DataError
 from ecmnet_app.media.images import read_image
 
-__all__ = ["Dataset", "Listing", "Sample", "drive_of", "find_samples", "load_dataset"]
+__all__ = ["Dataset", "Listing", "Sample", "drive_of", "find_samples", "fitted", "load_dataset"]
 
 PICTURE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
 
@@ -62,6 +62,14 @@ class Listing:
     ids: NDArray[np.int16]
     labelled: bool = True
     """False: label files are not read, and every pixel is ignored."""
+
+    def size(self, sample: Sample) -> tuple[int, int]:
+        """Height and width from the file's header, without decoding it.
+
+        Raises:
+            DataError: the file cannot be read as a picture.
+        """
+        return _header_size(sample.labels if self.labelled else sample.image)
 
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB through the decoder that every door of the project uses."""
@@ -199,12 +207,14 @@ def load_dataset(
     only: str | None = None,
     labels: bool = True,
     max_side: int | None = None,
+    short_side: int | None = None,
 ) -> Dataset:
     """Decode a split, or several joined by `+`, into memory. See `find_samples` for the first five arguments.
 
     Args:
         max_side: pictures whose longer side exceeds this many pixels are shrunk to it, pictures by area and
             labels by the nearest pixel.
+        short_side: likewise, pictures whose shorter side exceeds this many.
 
     Raises:
         DataError: see `find_samples` and `Listing.read`.
@@ -213,7 +223,7 @@ def load_dataset(
     listing = find_samples(path, split, leave_out=leave_out, only=only, labels=labels)
     count = len(listing.samples)
     # Sizes from the file headers, so that the tensors are allocated once and memory holds each picture once.
-    sizes = [_fit(_header_size(sample.labels if labels else sample.image), max_side) for sample in listing.samples]
+    sizes = [fitted(listing.size(sample), max_side, short_side) for sample in listing.samples]
     height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
     images = torch.zeros((count, 3, height, width), dtype=torch.uint8)
     targets = torch.full((count, height, width), UNLABELLED, dtype=torch.uint8)
@@ -316,11 +326,13 @@ def _header_size(path: Path) -> tuple[int, int]:
         raise DataError(f"{path} cannot be read as a picture ({error}); fetch this file again.") from error
 
 
-def _fit(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
-    """The size with its longer side shrunk to at most `max_side`, each side at least 1."""
-    if max_side is None or max(size) <= max_side:
-        return size
-    scale = max_side / max(size)
+def fitted(size: tuple[int, int], max_side: int | None = None, short_side: int | None = None) -> tuple[int, int]:
+    """The size shrunk to a longer side of at most `max_side` and a shorter of at most `short_side`, each at least 1."""
+    scale = min(
+        1.0,
+        1.0 if max_side is None else max_side / max(size),
+        1.0 if short_side is None else short_side / min(size),
+    )
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 

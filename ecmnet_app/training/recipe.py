@@ -42,6 +42,8 @@ class DataSource:
     labels: bool = True
     """False takes the pictures alone, with no label known: for a teacher's answers, where a set's conventions
     differ or it has no labels. Its splits may then be any folders of pictures."""
+    short_side: int | None = None
+    """Pixels; pictures with a longer short side are shrunk to it as they are loaded, with their labels."""
     unnamed: tuple[int, ...] = ()
     """Classes that this set's labels do not name: such a pixel bears the label of what is behind it, or none.
     So its labels train the other classes among themselves. The same for all sets of a recipe that have any."""
@@ -110,6 +112,11 @@ class Recipe:
             raise ConfigError("the recipe names no data: add a [[data]] table with a name")
         if any(source.weight <= 0 for source in self.data):
             raise ConfigError("the weight of every data set must be positive")
+        for source in (*self.data, *([self.validation] if self.validation else [])):
+            if source.short_side is not None and source.short_side < MIN_SIZE:
+                raise ConfigError(
+                    f"{source.name}: short_side must be at least {MIN_SIZE} pixels, not {source.short_side}"
+                )
         for source in self.data:
             if source.pseudo_labels and source.labels:
                 raise ConfigError(

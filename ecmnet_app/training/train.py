@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ from ecmnet_app.training import distributed
 from ecmnet_app.training.answers import answered
 from ecmnet_app.training.averaging import told_once
 from ecmnet_app.training.checkpoint import load_checkpoint, save_checkpoint
-from ecmnet_app.training.datasets import Dataset, load_dataset
+from ecmnet_app.training.datasets import Dataset, find_samples, load_dataset
 from ecmnet_app.training.losses import class_weights
 from ecmnet_app.training.metrics import ConfusionMatrix
 from ecmnet_app.training.mixture import Mixture, batches, step_seed
@@ -44,6 +45,9 @@ from ecmnet_app.training.teacher import (
 )
 
 __all__ = ["train"]
+
+LARGE = 1.5
+"""How many times the short side of the crop pictures may have before training says something."""
 
 
 def train(
@@ -103,7 +107,7 @@ def train(
     checkpoint, saved = out / "checkpoint.safetensors", None
     if resume:
         saved, header = load_checkpoint(checkpoint)
-        if header.get("recipe") != _comparable(recipe):
+        if not _is_of(header, recipe):
             raise ConfigError(
                 "the checkpoint was written by another recipe: use the same, or "
                 "start in another folder, without --resume"
@@ -130,7 +134,11 @@ def train(
         for dataset, source in zip(mixture.sets, recipe.data, strict=True)
     ]
     mixture = replace(mixture, sets=sets)
-    validation = _load(recipe.validation, paths, recipe).to(place) if recipe.validation else None
+    validation = None
+    if recipe.validation:
+        # As `Segmenter.predict` sees them: a score at their own size would be of what nobody gets, and take its memory.
+        short_side = min(*recipe.crop, recipe.validation.short_side or min(recipe.crop))
+        validation = _load(replace(recipe.validation, short_side=short_side), paths, recipe).to(place)
     if validation is not None and validation.label_set != label_set:
         raise ConfigError(
             f"validation has the classes of {validation.label_set.name}, training those of {label_set.name}: "
@@ -233,6 +241,8 @@ def _any_process(flag: bool, device: torch.device) -> bool:
 def _load(source: DataSource, paths: dict[str, Path], recipe: Recipe) -> Dataset:
     if source.name not in paths:
         raise ConfigError(f"the recipe needs the data set {source.name!r}: say --data {source.name}=FOLDER")
+    if source.labels and source.short_side is None and distributed.rank() == 0:
+        _say_if_large(source, paths[source.name], recipe)
     return load_dataset(
         paths[source.name],
         source.split,
@@ -241,7 +251,22 @@ def _load(source: DataSource, paths: dict[str, Path], recipe: Recipe) -> Dataset
         labels=source.labels,
         # Collected pictures come in any size; labelled sets keep theirs, which their scale was chosen for.
         max_side=None if source.labels else 2 * max(recipe.crop),
+        short_side=source.short_side,
     )
+
+
+def _say_if_large(source: DataSource, path: Path, recipe: Recipe) -> None:
+    """Say, before memory is filled with them, that a set's pictures are much larger in training than after it."""
+    listing = find_samples(path, source.split, leave_out=source.leave_out, only=source.only)
+    height, width = max((listing.size(sample) for sample in listing.samples), key=min)
+    working = min(recipe.crop)
+    if min(height, width) > LARGE * working:
+        print(
+            f"ecmnet: {source.name} has pictures of {width}x{height}, which are trained on at that size, while the "
+            f"weights will see such pictures shrunk to a short side of {working}: say short_side = {working} for it in "
+            "the recipe, or a crop as large",
+            file=sys.stderr,
+        )
 
 
 def _origins(recipe: Recipe, teachers: Sequence[str | Path], initial: str | Path | None) -> dict[str, Any]:
@@ -310,6 +335,14 @@ def _comparable(recipe: Recipe) -> dict[str, object]:
     for name in ("log_every", "validate_every", "checkpoint_every"):
         del values[name]
     return json.loads(json.dumps(values))
+
+
+def _is_of(header: dict[str, Any], recipe: Recipe) -> bool:
+    """Whether a checkpoint was written by this recipe: fields that are newer than it had their defaults."""
+    try:
+        return _comparable(Recipe.from_dict(header["recipe"])) == _comparable(recipe)
+    except (KeyError, ConfigError):
+        return False
 
 
 class TrainingLog:

@@ -96,6 +96,19 @@ def test_max_side_shrinks_pictures_by_area_and_labels_by_nearest(tmp_path: Path)
     assert np.array_equal(data.images[1].permute(1, 2, 0).numpy(), random_pair(1, 32, 48, [0])[0])
 
 
+def test_short_side_shrinks_what_is_larger(tmp_path: Path) -> None:
+    image, labels = random_pair(0, 64, 96, list(range(11)), block=2)
+    write_camvid(tmp_path, "train", "large", image, labels)
+    write_camvid(tmp_path, "train", "long", *random_pair(1, 33, 200, [0]))
+    write_camvid(tmp_path, "train", "small", *random_pair(1, 32, 48, [0]))
+    data = load_dataset(tmp_path, "train", short_side=32)
+    assert data.sizes.tolist() == [[32, 48], [32, 194], [32, 48]]
+    means = image.reshape(32, 2, 48, 2, 3).mean((1, 3))
+    assert np.abs(data.images[0, :, :, :48].permute(1, 2, 0).numpy() - means).max() <= 0.5
+    assert np.array_equal(data.labels[0, :, :48].numpy(), labels[::2, ::2])
+    assert load_dataset(tmp_path, "train", short_side=40, max_side=48).sizes.tolist() == [[32, 48], [8, 48], [32, 48]]
+
+
 # Written out from the table of cityscapesScripts (name, id, train id) rather than from our constant.
 OFFICIAL_TRAIN_IDS = {
     **dict.fromkeys([0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30, 255], 255),

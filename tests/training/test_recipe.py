@@ -92,6 +92,8 @@ def test_no_such_recipe(tmp_path: Path) -> None:
         ({"validation": {"name": "a", "pseudo_labels": 0.5}}, "validation cannot have .* pseudo_labels"),
         ({"data": [{"name": "a", "pseudo_labels": 0.5}]}, "a: pseudo_labels are .* say labels = false"),
         ({"data": [{"name": "a", "labels": False, "pseudo_labels": 1}]}, "must be 0 to 1 .1 excl"),
+        ({"data": [{"name": "a", "short_side": 31}]}, "a: short_side must be at least 32 pixels, not 31"),
+        ({"validation": {"name": "v", "short_side": 0}}, "v: short_side must be at least 32 pixels, not 0"),
         ({"teacher_once": True}, "teacher_once .* only a teacher_weight makes use of"),
         ({"teacher_scales": []}, "teacher_scales must be magnifications above 0"),
         ({"teacher_scales": [1.0, 0]}, "teacher_scales must be magnifications above 0"),

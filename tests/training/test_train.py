@@ -26,7 +26,7 @@ from ecmnet_app.errors import ConfigError, DataError, DeviceError, WeightsError
 from ecmnet_app.media import read_image
 from ecmnet_app.network import ECMNet, ECMNetConfig
 from ecmnet_app.training.augment import Augmentation
-from ecmnet_app.training.checkpoint import load_checkpoint
+from ecmnet_app.training.checkpoint import load_checkpoint, save_checkpoint
 from ecmnet_app.training.datasets import Dataset, load_dataset
 from ecmnet_app.training.losses import BEHIND
 from ecmnet_app.training.mixture import Mixture, batch
@@ -92,8 +92,8 @@ def test_pictures(folder: Path) -> None:
     assert min(curves.shape[:2]) > 200
     assert len(np.unique(curves.reshape(-1, 3), axis=0)) > 10, "something is drawn"
     sheet = read_image(folder / "done" / "predictions.png")
-    data = load_dataset(folder / "blocks", "val")
-    assert sheet.shape == (2 * 36, 3 * 48, 3)
+    data = load_dataset(folder / "blocks", "val", short_side=32)
+    assert sheet.shape == (2 * 32, 3 * 43, 3)
     for i, row in enumerate(np.split(sheet, 2)):
         image, predicted, truth = np.split(row, 3, axis=1)
         assert np.array_equal(image, data.images[i].permute(1, 2, 0).numpy())
@@ -155,6 +155,21 @@ def test_killed_and_resumed_on_the_command_line(folder: Path, capsys: pytest.Cap
     assert main([*arguments, "--resume"]) == 0
     assert f"weights: {out / 'tiny'}.safetensors and tiny.json" in capsys.readouterr().out
     assert_equals_done(folder, "killed")
+
+
+def test_a_checkpoint_from_before_a_setting_was_there_resumes(folder: Path) -> None:
+    run(folder, "older", stop_after=0)
+    path = folder / "older" / "checkpoint.safetensors"
+    tensors, header = load_checkpoint(path)
+    for source in (*header["recipe"]["data"], header["recipe"]["validation"]):
+        del source["short_side"]
+    save_checkpoint(path, tensors, header)
+    assert run(folder, "older", resume=True) is not None
+    assert (folder / "older" / "tiny.safetensors").read_bytes() == (folder / "done" / "tiny.safetensors").read_bytes()
+    del header["recipe"]
+    save_checkpoint(path, tensors, header)
+    with pytest.raises(ConfigError, match="written by another recipe"):
+        run(folder, "older", resume=True)
 
 
 def test_a_finished_training_resumes_to_the_same_weights(folder: Path) -> None:
@@ -320,6 +335,43 @@ def test_training_on_labels_that_may_hide_others(folder: Path) -> None:
     losses = [float(rows(folder, out)[0][1]) for out in ("named", "unnamed")]
     assert 0 < losses[1] < losses[0], "two wrong answers fewer"
     assert load_weights(weights.with_suffix(".safetensors")).training["recipe"]["data"][0]["unnamed"] == [9, 10]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of three times the size of the crop, in which each colour fills a block."""
+    root = tmp_path_factory.mktemp("large")
+    for i, split in enumerate(["train", "train", "val"]):
+        coarse = np.random.default_rng(i).integers(0, 11, (4, 6), dtype=np.uint8)
+        labels = np.kron(coarse, np.ones((24, 24), np.uint8))
+        write_camvid(root, split, f"{split}_{i}", CAMVID.colors[labels], labels)
+    return root
+
+
+def test_validation_sees_pictures_as_predict_does(folder: Path, large: Path, tmp_path: Path) -> None:
+    recipe = replace(recipe_of(folder), data=(DataSource("large"),), validation=DataSource("large", "val"), steps=1)
+    weights = train(recipe, {"large": large}, tmp_path, device="cpu")
+    assert weights is not None
+    network = load_weights(weights.with_suffix(".safetensors")).build()
+    scores = [score(network, load_dataset(large, "val", short_side=side)) for side in (32, None)]
+    assert scores[0] != scores[1]
+    with (tmp_path / "log.csv").open(newline="") as file:
+        assert float(list(csv.DictReader(file))[-1]["validation_miou"]) == scores[0]
+
+
+def test_pictures_that_training_sees_larger_than_the_weights_will_are_said(
+    folder: Path, large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(**changes: object) -> list[str]:
+        recipe = replace(recipe_of(folder), steps=1, validation=DataSource("large", "val"), **changes)
+        train(recipe, {"large": large}, tmp_path / str(len(list(tmp_path.iterdir()))), device="cpu")
+        return [line for line in capsys.readouterr().err.splitlines() if line.startswith("ecmnet: ")]
+
+    (line,) = said(data=(DataSource("large"),))
+    assert "large has pictures of 144x96" in line
+    assert "say short_side = 32 for it in the recipe" in line
+    assert said(data=(DataSource("large", short_side=40),)) == []
+    assert said(data=(DataSource("large"),), crop=(64, 64)) == []
 
 
 def test_a_set_gives_its_pictures_without_its_labels(folder: Path) -> None:
