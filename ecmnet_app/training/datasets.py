@@ -29,6 +29,7 @@ from tqdm import tqdm
 from ecmnet_app.core.labels import CAMVID, CITYSCAPES, UNLABELLED, LabelSet
 from ecmnet_app.errors import DataError
 from ecmnet_app.media.images import read_image
+from ecmnet_app.network import MIN_SIZE
 
 __all__ = ["Dataset", "Listing", "Sample", "drive_of", "find_samples", "fitted", "load_dataset"]
 
@@ -64,12 +65,13 @@ class Listing:
     """False: label files are not read, and every pixel is ignored."""
 
     def size(self, sample: Sample) -> tuple[int, int]:
-        """Height and width from the file's header, without decoding it.
+        """Height and width from a file's header, without decoding it.
 
         Raises:
             DataError: the file cannot be read as a picture.
         """
-        return _header_size(sample.labels if self.labelled else sample.image)
+        # Labels are read as they are stored, so their EXIF counts nowhere, and `read` refuses pictures of another size.
+        return _header_size(sample.labels, turned=False) if self.labelled else _header_size(sample.image, turned=True)
 
     def read_image(self, sample: Sample) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB through the decoder that every door of the project uses."""
@@ -217,13 +219,19 @@ def load_dataset(
         short_side: likewise, pictures whose shorter side exceeds this many.
 
     Raises:
-        DataError: see `find_samples` and `Listing.read`.
+        DataError: see `find_samples` and `Listing.read`; or a picture is too small for the network.
         ImageError: a picture cannot be decoded.
     """
     listing = find_samples(path, split, leave_out=leave_out, only=only, labels=labels)
     count = len(listing.samples)
     # Sizes from the file headers, so that the tensors are allocated once and memory holds each picture once.
     sizes = [fitted(listing.size(sample), max_side, short_side) for sample in listing.samples]
+    for sample, (h, w) in zip(listing.samples, sizes, strict=True):
+        if min(h, w) < MIN_SIZE:
+            raise DataError(
+                f"{sample.image} has {w}x{h} pixels to train on, fewer than the {MIN_SIZE}x{MIN_SIZE} that the network "
+                "needs; remove it, or take a larger one."
+            )
     height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
     images = torch.zeros((count, 3, height, width), dtype=torch.uint8)
     targets = torch.full((count, height, width), UNLABELLED, dtype=torch.uint8)
@@ -316,13 +324,13 @@ def _prefixes(text: str, samples: Iterable[Sample], option: str) -> tuple[str, .
     return prefixes
 
 
-def _header_size(path: Path) -> tuple[int, int]:
-    """Height and width without decoding, the way up that its EXIF data says."""
+def _header_size(path: Path, turned: bool) -> tuple[int, int]:
+    """Height and width without decoding; `turned`: the way up that EXIF says."""
     try:
         with Image.open(path) as picture:
-            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            return (picture.width, picture.height) if turned else (picture.height, picture.width)
-    except OSError as error:
+            upright = not turned or picture.getexif().get(ExifTags.Base.Orientation, 1) not in (5, 6, 7, 8)
+            return (picture.height, picture.width) if upright else (picture.width, picture.height)
+    except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as a picture ({error}); fetch this file again.") from error
 
 

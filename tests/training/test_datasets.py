@@ -106,7 +106,11 @@ def test_short_side_shrinks_what_is_larger(tmp_path: Path) -> None:
     means = image.reshape(32, 2, 48, 2, 3).mean((1, 3))
     assert np.abs(data.images[0, :, :, :48].permute(1, 2, 0).numpy() - means).max() <= 0.5
     assert np.array_equal(data.labels[0, :, :48].numpy(), labels[::2, ::2])
-    assert load_dataset(tmp_path, "train", short_side=40, max_side=48).sizes.tolist() == [[32, 48], [8, 48], [32, 48]]
+    assert load_dataset(tmp_path, "train", short_side=40, max_side=194).sizes.tolist() == [
+        [40, 60],
+        [32, 194],
+        [32, 48],
+    ]
 
 
 # Written out from the table of cityscapesScripts (name, id, train id) rather than from our constant.
@@ -181,19 +185,19 @@ def test_pictures_without_labels(tree: Path, tmp_path: Path) -> None:
     assert (pictures.labels == 255).all()
 
     folder = tmp_path / "collected"
-    image, _ = random_pair(7, 30, 50, [0])
+    image, _ = random_pair(7, 33, 50, [0])
     write_png(folder / "here" / "a.png", image)
     turned = Image.fromarray(image)
     exif = turned.getexif()
     exif[0x0112] = 6  # the camera was held upright: to be turned right by 90 degrees
     turned.save(folder / "here" / "b.png", exif=exif)
-    write_png(folder / "there" / "c.png", np.full((60, 200, 3), 9, np.uint8))
+    write_png(folder / "there" / "c.png", np.full((70, 200, 3), 9, np.uint8))
     data = load_dataset(folder, "here+there", labels=False, max_side=100)
     assert data.stems == ("a", "b", "c")
-    assert data.sizes.tolist() == [[30, 50], [50, 30], [30, 100]]
-    assert np.array_equal(data.images[0, :, :30, :50].permute(1, 2, 0).numpy(), image)
-    assert np.array_equal(data.images[1, :, :50, :30].permute(1, 2, 0).numpy(), np.rot90(image, -1))
-    assert (data.images[2, :, :30, :100] == 9).all()
+    assert data.sizes.tolist() == [[33, 50], [50, 33], [35, 100]]
+    assert np.array_equal(data.images[0, :, :33, :50].permute(1, 2, 0).numpy(), image)
+    assert np.array_equal(data.images[1, :, :50, :33].permute(1, 2, 0).numpy(), np.rot90(image, -1))
+    assert (data.images[2, :, :35, :100] == 9).all()
     assert (data.labels == 255).all()
     with pytest.raises(DataError, match="no split 'nowhere'; choose from here, there"):
         load_dataset(folder, "nowhere", labels=False)
@@ -217,6 +221,26 @@ def test_picture_without_labels(tree: Path) -> None:
 def test_labels_of_another_size(tree: Path) -> None:
     write_png(tree / "trainannot" / "A1_001.png", np.zeros((40, 47), dtype=np.uint8))
     with pytest.raises(DataError, match=r"is 48x40 but its labels .* are 47x40"):
+        load_dataset(tree, "train")
+
+
+def test_the_orientation_of_a_label_file_counts_nowhere(tree: Path) -> None:
+    """Labels are read as they are stored, so that the sizes in memory must be those as well."""
+    before = load_dataset(tree, "train")
+    path = tree / "trainannot" / "A1_001.png"
+    with Image.open(path) as labels:
+        exif = labels.getexif()
+        exif[0x0112] = 6
+        labels.copy().save(path, exif=exif)
+    after = load_dataset(tree, "train")
+    assert torch.equal(after.sizes, before.sizes)
+    assert torch.equal(after.images, before.images)
+    assert torch.equal(after.labels, before.labels)
+
+
+def test_a_picture_too_small_for_the_network_is_named(tree: Path) -> None:
+    write_camvid(tree, "train", "B2_002", *random_pair(0, 40, 31, [0]))
+    with pytest.raises(DataError, match=r"train.B2_002\.png has 31x40 pixels .* fewer than the 32x32"):
         load_dataset(tree, "train")
 
 
