@@ -143,7 +143,7 @@ class Segmenter:
             name = "the picture" if len(images) == 1 else f"picture {index + 1} of {len(images)}"
             check_image(image, name)
             height, width = image.shape[:2]
-            self._check_size(height, width, resolution, tile, name)
+            self.check_size(height, width, resolution, tile, name)
             groups.setdefault((height, width), []).append(index)
 
         answers: dict[int, Segmentation] = {}
@@ -171,7 +171,7 @@ class Segmenter:
         """
         check_image(image)
         height, width = image.shape[:2]
-        self._check_size(height, width, resolution, tile=False, name="the picture")
+        self.check_size(height, width, resolution)
         picture = _resize(image, self.working_size(height, width, resolution))
         with self._running():
             return self.engine.logits(np.ascontiguousarray(picture[None]))
@@ -183,7 +183,25 @@ class Segmenter:
             scale = min(1.0, scale)
         return round(height * scale), round(width * scale)
 
-    def _check_size(self, height: int, width: int, resolution: int | None, tile: bool, name: str) -> None:
+    def check_size(
+        self,
+        height: int,
+        width: int,
+        resolution: int | None = None,
+        tile: bool = False,
+        name: str = "the picture",
+    ) -> None:
+        """Refuse what `predict` refuses for its size, before a pixel of it is read.
+
+        Args:
+            height, width: pixels, of the picture.
+            resolution, tile: see `predict`.
+            name: what the message calls the picture.
+
+        Raises:
+            ConfigError: the resolution is below 32.
+            ImageError: the picture is too small, or too large to run at once.
+        """
         if resolution is not None and resolution < MIN_SIZE:
             raise ConfigError(f"resolution must be at least {MIN_SIZE} pixels, not {resolution}")
         if min(height, width) < MIN_SIZE:

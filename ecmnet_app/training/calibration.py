@@ -19,7 +19,7 @@ from ecmnet_app.core.weights import Weights
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.training.datasets import Listing, find_samples
 
-__all__ = ["Calibration", "Reliability", "calibrate", "fit_temperature"]
+__all__ = ["Calibration", "Reliability", "calibrate", "check_sizes", "fit_temperature"]
 
 BINS = 15
 """Bins of confidence, as Guo et al. take."""
@@ -127,6 +127,7 @@ def calibrate(
             "choose weights trained on its classes"
         )
     _check_unseen(segmenter.weights, path, split, listing)
+    check_sizes(listing, segmenter, resolution)
 
     logits, targets = [], []
     for sample in tqdm(listing.samples, desc=f"{listing.name} {split}", unit="pic", disable=None):
@@ -141,6 +142,17 @@ def calibrate(
     temperature = fit_temperature(scores, target)
     nll, ece = zip(*(_judge(scores, target, t) for t in (1.0, temperature)), strict=True)
     return Calibration(segmenter.weights.name, len(listing.samples), len(target), temperature, nll, ece)
+
+
+def check_sizes(listing: Listing, segmenter: Segmenter, resolution: int | None = None) -> None:
+    """Name a picture that cannot be segmented for its size before the others have taken their time.
+
+    Raises:
+        DataError: a file cannot be read as a picture.
+        ConfigError, ImageError: see `Segmenter.check_size`.
+    """
+    for sample in listing.samples:
+        segmenter.check_size(*listing.size(sample), resolution, name=str(sample.image))
 
 
 def fit_temperature(logits: Tensor, target: Tensor) -> float:

@@ -22,7 +22,7 @@ from ecmnet_app.core.engines import answer_from_logits
 from ecmnet_app.core.labels import UNLABELLED
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.training import labelmefacade
-from ecmnet_app.training.calibration import Reliability
+from ecmnet_app.training.calibration import Reliability, check_sizes
 from ecmnet_app.training.datasets import drive_of, find_samples
 from ecmnet_app.training.metrics import DILATION_RATIO, BoundaryIoU, ConfusionMatrix
 
@@ -205,6 +205,7 @@ def evaluate(
                 f"the weights {segmenter.weights.name} name the classes of {segmenter.label_set.name} but {folder} is "
                 f"labelled with those of {each.label_set.name}; choose weights trained on its classes"
             )
+        check_sizes(each, segmenter, resolution)
     options: dict[str, object] = {
         "weights": segmenter.weights.name,
         "resolution": resolution,

@@ -17,8 +17,9 @@ from trees import random_pair, write_camvid, write_cityscapes
 from ecmnet_app.core import CAMVID, CITYSCAPES, Segmenter, engines, load_weights, save_weights
 from ecmnet_app.core.engines.eager import EagerEngine
 from ecmnet_app.core.weights import available_weights
-from ecmnet_app.errors import ConfigError, DataError
+from ecmnet_app.errors import ConfigError, DataError, ImageError
 from ecmnet_app.network import ECMNet, ECMNetConfig
+from ecmnet_app.training.calibration import calibrate
 from ecmnet_app.training.evaluate import Evaluation, Scores, evaluate
 from ecmnet_app.training.labelmefacade import NAME, city_of
 
@@ -213,6 +214,20 @@ def test_what_is_beside_is_looked_up_before_the_work(
     write_cityscapes(tmp_path / "city", "test", "lindau", "000000_000019", *random_pair(0, 64, 96, [7, 8]))
     with pytest.raises(ConfigError, match=r"tiny name the classes of CamVid .*city is labelled with those of City"):
         evaluate(tree, "test", tiny_weights, "cpu", beside=tmp_path / "city")
+    assert CountingEngine.runs == 0
+
+
+@pytest.mark.parametrize("size", [(24, 60), (40, 80_000)])
+def test_a_picture_of_no_use_is_named_before_the_work(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(engines, "EagerEngine", CountingEngine)
+    CountingEngine.runs = 0
+    for stem, shape in (("a", (64, 96)), ("b", size)):
+        write_camvid(tmp_path, "test", stem, *random_pair(0, *shape, [0]))
+    for judge in (evaluate, calibrate):
+        with pytest.raises(ImageError, match=r"test.b\.png (is 60x24, too small|would run at 80000x40, more)"):
+            judge(tmp_path, "test", tiny_weights, "cpu")
     assert CountingEngine.runs == 0
 
 
