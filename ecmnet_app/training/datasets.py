@@ -31,7 +31,7 @@ from ecmnet_app.errors import DataError
 from ecmnet_app.media.images import read_image
 from ecmnet_app.network import MIN_SIZE
 
-__all__ = ["Dataset", "Listing", "Sample", "drive_of", "find_samples", "fitted", "load_dataset"]
+__all__ = ["Dataset", "Listing", "Sample", "drive_of", "find_samples", "fitted", "load_dataset", "shrunk"]
 
 PICTURE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
 
@@ -237,11 +237,8 @@ def load_dataset(
     targets = torch.full((count, height, width), UNLABELLED, dtype=torch.uint8)
 
     def decode(index: int) -> None:
-        image, ids = listing.read(listing.samples[index])
         h, w = sizes[index]
-        if ids.shape != (h, w):
-            image = np.asarray(cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA), np.uint8)
-            ids = np.asarray(cv2.resize(ids, (w, h), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+        image, ids = shrunk(*listing.read(listing.samples[index]), (h, w))
         images[index, :, :h, :w] = torch.from_numpy(image).permute(2, 0, 1)
         targets[index, :h, :w] = torch.from_numpy(ids)
 
@@ -342,6 +339,17 @@ def fitted(size: tuple[int, int], max_side: int | None = None, short_side: int |
         1.0 if short_side is None else short_side / min(size),
     )
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def shrunk(
+    image: NDArray[np.uint8], labels: NDArray[np.uint8], size: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A picture (H, W, 3), by area, and its labels (H, W), by the nearest pixel, at a size that is not larger."""
+    if labels.shape == size:
+        return image, labels
+    height, width = size
+    image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    return image, np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
 
 def _few(values: list[int] | list[str]) -> str:

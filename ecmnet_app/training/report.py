@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.media.images import write_image
 from ecmnet_app.training.augment import normalise
-from ecmnet_app.training.datasets import Dataset
+from ecmnet_app.training.datasets import Dataset, fitted, shrunk
 
 __all__ = ["check_drawing", "draw_curves", "draw_predictions", "predict"]
+
+LONGEST = 1024
+"""Pixels of the longer side of a picture in a drawing, which must stay one that can be looked at."""
 
 
 def check_drawing() -> None:
@@ -57,18 +60,24 @@ def predict(network: nn.Module, pictures: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def draw_predictions(network: nn.Module, dataset: Dataset, path: Path, count: int = 4) -> None:
-    """Pictures, predictions and truth of `count` pictures spread over a data set, one row each."""
+def draw_predictions(network: nn.Module, dataset: Dataset, path: Path, short_side: int, count: int = 4) -> None:
+    """Pictures, predictions and truth of `count` pictures spread over a data set, one row each.
+
+    The network sees those with a longer short side than `short_side` shrunk to it.
+    """
     palette = dataset.label_set.palette
     device = next(network.parameters()).device
     rows = []
     for i in np.linspace(0, len(dataset.stems) - 1, min(count, len(dataset.stems))).astype(int):
         height, width = dataset.sizes[i].tolist()
-        image = dataset.images[i, :, :height, :width]
-        predicted = predict(network, image[None].to(device))[0].byte().cpu().numpy()
-        truth = dataset.labels[i, :height, :width].cpu().numpy()
-        row = np.concatenate([image.permute(1, 2, 0).cpu().numpy(), palette[predicted], palette[truth]], axis=1)
-        full = np.zeros((dataset.images.shape[2], 3 * dataset.images.shape[3], 3), np.uint8)
-        full[: row.shape[0], : row.shape[1]] = row
-        rows.append(full)
-    write_image(path, np.concatenate(rows))
+        seen = fitted((height, width), short_side=short_side)
+        image = dataset.images[i, :, :height, :width].permute(1, 2, 0).cpu().numpy()
+        image, truth = shrunk(image, dataset.labels[i, :height, :width].cpu().numpy(), seen)
+        pictures = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+        predicted = predict(network, pictures)[0].byte().cpu().numpy()
+        drawn = fitted(seen, LONGEST)
+        small, truth = shrunk(image, truth, drawn)
+        _, predicted = shrunk(image, predicted, drawn)
+        rows.append(np.concatenate([small, palette[predicted], palette[truth]], axis=1))
+    width = max(row.shape[1] for row in rows)
+    write_image(path, np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]))

@@ -208,8 +208,11 @@ def train(
             training=training,
             licence=recipe.licence,
         )
-    draw_curves(out / "log.csv", out / "curves.png")
-    draw_predictions(averaged, shown, out / "predictions.png")
+    try:
+        draw_curves(out / "log.csv", out / "curves.png")
+        draw_predictions(averaged, shown, out / "predictions.png", min(recipe.crop))
+    except Exception as error:  # whatever it is: the weights are there, and a drawing is not worth their training
+        print(f"ecmnet: the weights are written, but not every drawing of them: {error}", file=sys.stderr)
     return out / recipe.name
 
 

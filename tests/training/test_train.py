@@ -359,6 +359,29 @@ def test_validation_sees_pictures_as_predict_does(folder: Path, large: Path, tmp
         assert float(list(csv.DictReader(file))[-1]["validation_miou"]) == scores[0]
 
 
+def test_large_pictures_are_drawn_small_and_no_drawing_ends_a_training(
+    folder: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_camvid(tmp_path / "large", "train", "long", *random_pair(0, 96, 8000, [0], block=8))
+    write_camvid(tmp_path / "large", "train", "square", *random_pair(0, 96, 96, [0], block=8))
+    recipe = replace(recipe_of(folder), data=(DataSource("large"),), validation=None, steps=1)
+    train(recipe, {"large": tmp_path / "large"}, tmp_path / "out", device="cpu")
+    assert read_image(tmp_path / "out" / "predictions.png").shape == (
+        12 + 32,
+        3 * 1024,
+        3,
+    )  # of the long one, and the square
+    for name in ("draw_curves", "draw_predictions"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"ecmnet_app.training.train.{name}", lambda *_: 1 / 0)
+            weights = train(recipe, {"large": tmp_path / "large"}, tmp_path / name, device="cpu")
+        assert weights is not None
+        load_weights(weights.with_suffix(".safetensors"))
+        assert "ecmnet: the weights are written, but not every drawing of them: division by zero" in (
+            capsys.readouterr().err
+        )
+
+
 def test_pictures_that_training_sees_larger_than_the_weights_will_are_said(
     folder: Path, large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
