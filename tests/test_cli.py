@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -258,10 +259,19 @@ def test_evaluate_prints_a_table_or_json(
     assert found["scores"]["pictures"] == 2
     assert set(found["scores"]["per_class"]) == set(CAMVID.names)
     assert main(["evaluate", str(tmp_path / "none"), "--weights", str(tiny_weights)]) == 2
+    (tmp_path / "in the way").touch()
+    capsys.readouterr()
+    assert main([*arguments, "--out", str(tmp_path / "in the way")]) == 2
+    assert capsys.readouterr().out == table, "what cannot be stored is said all the same"
 
 
 def test_calibrate_keeps_the_temperature_where_it_is_told_to(
-    tmp_path: Path, make_picture: MakePicture, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    make_picture: MakePicture,
+    tiny_weights: Path,
+    city_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     segmenter = Segmenter.from_pretrained(tiny_weights, device="cpu")
     picture = make_picture(96, 128)
@@ -281,6 +291,19 @@ def test_calibrate_keeps_the_temperature_where_it_is_told_to(
     capsys.readouterr()
     assert main([*arguments, "--into", "nowhere"]) == 2
     assert "no weights 'nowhere'" in capsys.readouterr().err
+    before = city_weights.with_suffix(".json").read_bytes()
+    assert main([*arguments, "--into", str(city_weights)]) == 2
+    assert "city name the classes of Cityscapes, tiny those of CamVid: a temperature" in capsys.readouterr().err
+    assert city_weights.with_suffix(".json").read_bytes() == before
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(weights_module, "write_atomically", full)
+    assert main([*arguments, "--into", str(tmp_path / "all.safetensors")]) == 2
+    said = capsys.readouterr()
+    assert f"temperature {temperature:.4f}, fitted to tiny" in said.out
+    assert "No space left" in said.err
 
 
 def run(*arguments: str) -> list[str]:

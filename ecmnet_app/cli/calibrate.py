@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ecmnet_app.cli.arguments import DONE, Commands, add_command, add_data_arguments, add_model_arguments
+from ecmnet_app.errors import ConfigError
 
 
 def add_parser(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -32,8 +33,13 @@ def run(args: argparse.Namespace) -> int:
     from ecmnet_app.core.weights import load_weights, record_temperature
     from ecmnet_app.training.calibration import calibrate
 
-    if args.into is not None:
-        load_weights(args.into)  # said before the work, not after
+    if args.into is not None:  # said before the work, not after
+        kept, fitted = load_weights(args.into), load_weights(args.weights)
+        if kept.label_set != fitted.label_set:
+            raise ConfigError(
+                f"{kept.name} name the classes of {kept.label_set.name}, {fitted.name} those of "
+                f"{fitted.label_set.name}: a temperature is kept by weights that were trained alike"
+            )
     result = calibrate(
         args.path,
         args.split,
@@ -45,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         leave_out=args.leave_out,
         only=args.only,
     )
+    print(result.table(), flush=True)  # first, for what cannot be stored would be lost with the time it took
     if args.into is not None:
         record_temperature(args.into, result.temperature)
-    print(result.table())
     return DONE

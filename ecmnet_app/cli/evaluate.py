@@ -55,9 +55,10 @@ def run(args: argparse.Namespace) -> int:
         classes=args.classes.split(",") if args.classes else None,
         beside=args.beside,
     )
+    # First, for what cannot be stored would be lost with the time it took.
+    print(result.to_json() if args.json else f"{result.table()}\n\n{result.failures()}", flush=True)
     if args.record:
         record_metric(args.weights, result.metric())
     if args.out is not None:
         write_report(result, args.out)
-    print(result.to_json() if args.json else f"{result.table()}\n\n{result.failures()}")
     return DONE
