@@ -16,7 +16,7 @@ from torch import Tensor
 from ecmnet_app.core.weights import Weights, load_weights, save_weights
 from ecmnet_app.errors import ConfigError, WeightsError
 
-__all__ = ["average_weights", "told_once"]
+__all__ = ["average_weights", "lineage", "told_once"]
 
 
 def average_weights(names: Sequence[str | Path], out: Path, shares: Sequence[float] | None = None) -> Weights:
@@ -49,7 +49,7 @@ def average_weights(names: Sequence[str | Path], out: Path, shares: Sequence[flo
                 f"{other.name} and {first.name} differ in architecture, classes, normalisation or working size, so "
                 "that they have no mean"
             )
-        if not _lineage(other.sha256, other.training) & _lineage(first.sha256, first.training):
+        if not lineage(other.sha256, other.training).keys() & lineage(first.sha256, first.training).keys():
             raise WeightsError(
                 f"{other.name} and {first.name} did not start from the same weights, so that their mean knows "
                 "nothing; train both with the same --initial"
@@ -110,11 +110,16 @@ def told_once(record: Any, told: set[str] | None = None) -> Any:
     return {key: told_once(value, told) for key, value in record.items()}
 
 
-def _lineage(sha256: str, training: Mapping[str, Any]) -> set[str]:
-    """The sha256 of weights, of those that they were trained from, and of what those came from."""
+def lineage(sha256: str, training: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The trainings, by sha256, of weights, of those that they were trained from, and of what those came from."""
     recipe = training.get("recipe", {})
     parents = [*recipe.get("average", ()), *([recipe["initial"]] if "initial" in recipe else ())]
-    return {sha256}.union(*(_lineage(parent["sha256"], parent) for parent in parents))
+    found = {sha256: training}
+    for parent in parents:
+        for ancestor, told in lineage(parent["sha256"], parent).items():
+            if "recipe" in told or ancestor not in found:  # what comes up again is told in full but once
+                found[ancestor] = told
+    return found
 
 
 def _mean(values: Sequence[Tensor], shares: Sequence[float]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,9 @@ from tqdm import tqdm
 from ecmnet_app.core import Segmenter
 from ecmnet_app.core.labels import UNLABELLED
 from ecmnet_app.core.weights import Weights
-from ecmnet_app.errors import ConfigError
-from ecmnet_app.training.datasets import Listing, find_samples
+from ecmnet_app.errors import ConfigError, DataError
+from ecmnet_app.training.averaging import lineage
+from ecmnet_app.training.datasets import CAMVID_DRIVES, Listing, find_samples, hash_stems
 
 __all__ = ["Calibration", "Reliability", "calibrate", "check_sizes", "fit_temperature"]
 
@@ -114,8 +116,8 @@ def calibrate(
         resolution: see `Segmenter.predict`.
 
     Raises:
-        ConfigError: the weights were trained on some of the pictures, name other classes than they, or are right or
-            wrong in such a way that no temperature is best.
+        ConfigError: the weights, or what they came from, were trained on some of the pictures; they name other
+            classes than these; or they are right or wrong in such a way that no temperature is best.
         DataError, ImageError: see `datasets`.
         WeightsError, DeviceError: see `Segmenter.from_pretrained`.
     """
@@ -197,15 +199,46 @@ def _judge(logits: Tensor, target: Tensor, temperature: float) -> tuple[float, f
 
 
 def _check_unseen(weights: Weights, path: str | os.PathLike[str], split: str, listing: Listing) -> None:
-    """Confidence on pictures of the training is too high in another way than elsewhere: nothing is fitted there."""
+    """Confidence on pictures of the training is too high in another way than elsewhere: nothing is fitted there.
+
+    Nor on those of the training of what the weights started from, or are the mean of.
+    """
     stems = {sample.stem for sample in listing.samples}
-    for source in weights.training["recipe"].get("data", ()):
-        shared = [part for part in split.split("+") if part in source["split"].split("+")]
-        if source["name"] != listing.name or not shared:
-            continue
-        trained = find_samples(path, "+".join(shared), leave_out=source.get("leave_out"), only=source.get("only"))
-        if seen := stems.intersection(sample.stem for sample in trained.samples):
-            raise ConfigError(
-                f"the weights {weights.name} were trained on {len(seen)} of these {len(stems)} pictures, such as "
-                f"{min(seen)}; calibrate weights that left them out, and keep the temperature with --into"
-            )
+    for training in lineage(weights.sha256, weights.training).values():
+        told = [source for source in training.get("data", ()) if "stems" in source]  # not by earlier versions
+        for source in (*training.get("recipe", {}).get("data", ()), *told):
+            if seen := stems & _trained_on(source, path, split, listing):
+                raise ConfigError(
+                    f"the weights {weights.name}, or what they came from, were trained on {len(seen)} of these "
+                    f"{len(stems)} pictures, such as {min(seen)}; calibrate weights that left them out, and keep the "
+                    "temperature with --into"
+                )
+
+
+def _trained_on(source: Mapping[str, Any], path: str | os.PathLike[str], split: str, listing: Listing) -> set[str]:
+    """The stems in a folder that a training took from it, if `source`, of its record, is what the folder holds."""
+    parts = source["split"].split("+")
+    shared = [part for part in split.split("+") if part in parts]
+    if source["name"] == listing.name:
+        return _stems(source, path, shared)
+    if source["name"] == "camvid":  # which is known whatever its folder is called
+        drives = {stem for stem in _stems(source, path, shared) if stem.startswith(CAMVID_DRIVES)}
+        if drives:
+            return drives
+    found = _stems(source, path, parts) if "stems" in source else set()
+    return found if found and hash_stems(found) == source["stems"] else set()
+
+
+def _stems(source: Mapping[str, Any], path: str | os.PathLike[str], parts: Sequence[str]) -> set[str]:
+    """Of the pictures that a training with this source would take from some splits; none where there are none such."""
+    try:
+        samples = find_samples(path, "+".join(parts), labels=False).samples
+    except DataError:
+        return set()
+    only, leave_out = (tuple(source[key].split(",")) if source.get(key) else None for key in ("only", "leave_out"))
+    return {
+        sample.stem
+        for sample in samples
+        if (only is None or sample.stem.startswith(only))
+        and (leave_out is None or not sample.stem.startswith(leave_out))
+    }

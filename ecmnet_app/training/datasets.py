@@ -12,11 +12,13 @@ Pictures may also be taken without labels, from these or from any folder: all of
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,9 +33,12 @@ from ecmnet_app.errors import DataError
 from ecmnet_app.media.images import read_image
 from ecmnet_app.network import MIN_SIZE
 
-__all__ = ["Dataset", "Listing", "Sample", "drive_of", "find_samples", "fitted", "load_dataset", "shrunk"]
+__all__ = ["Dataset", "Listing", "Sample", "drive_of", "find_samples", "fitted", "hash_stems", "load_dataset", "shrunk"]
 
 PICTURE_SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
+
+CAMVID_DRIVES = ("0001TP_", "0006R0_", "0016E5_", "Seq05VD_")
+"""With one of these the name of each picture of CamVid starts."""
 
 # cityscapesScripts, helpers/labels.py: the index is the train id, the value the id in *_labelIds.png.
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -142,6 +147,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.stems)
 
+    def told(self) -> dict[str, Any]:
+        """What a record says of the pictures, in JSON types: their number, and a hash of their names."""
+        return {"pictures": len(self), "stems": hash_stems(self.stems)}
+
     def to(self, device: torch.device) -> Dataset:
         """The same on a device."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), sizes=self.sizes.to(device))
@@ -150,6 +159,11 @@ class Dataset:
 def drive_of(stem: str) -> str:
     """The part of a stem before its first underscore: CamVid's drive, Cityscapes' city."""
     return stem.partition("_")[0]
+
+
+def hash_stems(stems: Iterable[str]) -> str:
+    """The sha256, lower-case hex, of the names of pictures in any order."""
+    return hashlib.sha256("\n".join(sorted(stems)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def find_samples(

@@ -193,7 +193,11 @@ def train(
         return None
     averaged = step_function.averaged_network()
     training = {
-        "data": [{"name": s.name, "split": s.split, "terms": s.terms, "source": s.source} for s in recipe.data],
+        "data": [
+            {name: getattr(source, name) for name in ("name", "split", "leave_out", "only", "terms", "source")}
+            | dataset.told()
+            for source, dataset in zip(recipe.data, mixture.sets, strict=True)
+        ],
         "recipe": recipe.to_dict() | origins,
     }
     if isinstance(averaged, Teacher):

@@ -19,6 +19,7 @@ from ecmnet_app.core.weights import record_temperature
 from ecmnet_app.errors import ConfigError, WeightsError
 from ecmnet_app.media.images import read_image
 from ecmnet_app.training.calibration import Reliability, calibrate, fit_temperature
+from ecmnet_app.training.datasets import hash_stems
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -143,9 +144,61 @@ def test_pictures_of_the_training_are_refused(unsure: tuple[Path, Path], tmp_pat
     }
     net = load_weights(weights).build()
     save_weights(tmp_path / "left_out_b", net, CAMVID, working_short_side=360, training=trained)
-    with pytest.raises(ConfigError, match=r"left_out_b were trained on 2 of these 3 pictures, such as A_1; .* --into"):
+    with pytest.raises(ConfigError, match=r"left_out_b, or .*, were trained on 2 of these 3 .* as A_1; .* --into"):
         calibrate(root, "train", tmp_path / "left_out_b.safetensors", "cpu")
     assert calibrate(root, "train", tmp_path / "left_out_b.safetensors", "cpu", only="B").pictures == 1
+
+
+def saved(path: Path, weights: Path, **recipe: object) -> Path:
+    """The weights under another name, with a training of this recipe; the path of the file."""
+    data = recipe.pop("told", [])
+    training = {"data": data, "recipe": recipe}
+    save_weights(path, load_weights(weights).build(), CAMVID, working_short_side=360, training=training)
+    return path.with_suffix(".safetensors")
+
+
+def source(**fields: object) -> dict[str, object]:
+    return {"name": "streets", "split": "train", "leave_out": None, "only": None, "terms": "", "source": "", **fields}
+
+
+def test_pictures_that_an_ancestor_saw_are_refused(unsure: tuple[Path, Path], tmp_path: Path) -> None:
+    root, weights = unsure
+    first = {"sha256": "s0", "data": [], "recipe": {"data": [source(only="B")]}}
+    for name, origin in (("from", {"initial": first}), ("mean", {"average": [{"sha256": "s1"}, first]})):
+        file = saved(tmp_path / name, weights, data=[source(only="A_1")], **origin)
+        with pytest.raises(ConfigError, match="trained on 1 of these 1 pictures, such as B_1"):
+            calibrate(root, "train", file, "cpu", only="B")
+        with pytest.raises(ConfigError, match="trained on 1 of these 2 pictures, such as A_1"):
+            calibrate(root, "train", file, "cpu", only="A")
+        assert calibrate(root, "train", file, "cpu", only="A_2").pictures == 1
+
+
+def test_a_drive_that_is_not_here_is_no_hindrance(unsure: tuple[Path, Path], tmp_path: Path) -> None:
+    root, weights = unsure
+    file = saved(tmp_path / "other", weights, data=[source(split="train+val", only="C,D"), source(leave_out="A,B,E")])
+    assert calibrate(root, "train", file, "cpu").pictures == 3
+
+
+def test_pictures_of_the_training_are_known_under_another_folder(unsure: tuple[Path, Path], tmp_path: Path) -> None:
+    root, weights = unsure
+    told = [source(name="mine", leave_out="B", pictures=2, stems=hash_stems(["A_1", "A_2"]))]
+    file = saved(tmp_path / "seen", weights, data=[source(name="mine", leave_out="B")], told=told)
+    with pytest.raises(ConfigError, match="trained on 2 of these 3 pictures, such as A_1"):
+        calibrate(root, "train", file, "cpu")
+    assert calibrate(root, "train", file, "cpu", only="B").pictures == 1
+    told[0]["stems"] = hash_stems(["A_1", "A_3"])
+    other = saved(tmp_path / "other", weights, data=[source(name="mine", leave_out="B")], told=told)
+    assert calibrate(root, "train", other, "cpu").pictures == 3
+
+
+def test_camvid_is_known_by_its_drives(unsure: tuple[Path, Path], tmp_path: Path) -> None:
+    root, weights = unsure
+    file = saved(tmp_path / "scratch", weights, data=[source(name="camvid", split="train+val")])
+    assert calibrate(root, "train", file, "cpu").pictures == 3
+    for folder in ("train", "trainannot"):
+        (root / folder / "B_1.png").rename(root / folder / "0001TP_1.png")
+    with pytest.raises(ConfigError, match="trained on 1 of these 3 pictures, such as 0001TP_1"):
+        calibrate(root, "train", file, "cpu")
 
 
 def test_the_temperature_is_kept_with_the_weights_and_used(tiny_weights: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import signal
 import subprocess
@@ -106,7 +107,11 @@ def test_weights(folder: Path) -> None:
     assert (weights.name, weights.label_set, weights.licence) == ("tiny", CAMVID, "for tests")
     assert weights.working_short_side == 32
     (data,) = weights.training["data"]
-    assert data == {"name": "blocks", "split": "train", "terms": "made up, free for all", "source": "tests"}
+    stems = hashlib.sha256(b"train_0\ntrain_1\ntrain_2\ntrain_3").hexdigest()
+    assert data == {
+        "name": "blocks", "split": "train", "leave_out": None, "only": None, "terms": "made up, free for all",
+        "source": "tests", "pictures": 4, "stems": stems,
+    }  # fmt: skip
     assert Recipe.from_dict(dict(weights.training["recipe"])) == recipe_of(folder)
     tensors, header = load_checkpoint(folder / "done" / "checkpoint.safetensors")
     assert header["step"] == 8
