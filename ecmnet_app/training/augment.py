@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from ecmnet_app.core.labels import UNLABELLED
 from ecmnet_app.core.weights import IMAGENET_MEAN, IMAGENET_STD
 from ecmnet_app.errors import ConfigError
+from ecmnet_app.training.fields import check_types
 
 __all__ = ["GREY", "Augmentation", "Group", "Views", "augment", "normalise", "paste"]
 
@@ -81,6 +82,7 @@ class Augmentation:
     """Ids of the classes that are cut out; each is taken with probability 1/2."""
 
     def __post_init__(self) -> None:
+        check_types(self, "augmentation.")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise ConfigError(f"augmentation.scale must be a least and a largest magnification, not {self.scale}")
         if self.paste_share and not self.paste_classes:

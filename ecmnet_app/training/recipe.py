@@ -10,6 +10,7 @@ from typing import Any
 from ecmnet_app.errors import ConfigError
 from ecmnet_app.network import MIN_SIZE, ECMNetConfig
 from ecmnet_app.training.augment import Augmentation
+from ecmnet_app.training.fields import check_types
 from ecmnet_app.training.losses import BEHIND
 
 if sys.version_info >= (3, 11):
@@ -53,6 +54,9 @@ class DataSource:
     terms: str = "not stated"
     """What may be done with the data; kept in the weights' record."""
     source: str = "not stated"
+
+    def __post_init__(self) -> None:
+        check_types(self, "data.")
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class Recipe:
     checkpoint_every: int = 1000
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.data:
             raise ConfigError("the recipe names no data: add a [[data]] table with a name")
         if any(source.weight <= 0 for source in self.data):
@@ -232,6 +237,8 @@ def _read(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name} is not a TOML file: {error}") from error
+    if not isinstance(values.get("augmentation", {}), dict):
+        raise ConfigError(f"augmentation must be a table, not {values['augmentation']!r}: write [augmentation]")
     if "base" not in values:
         return values
     base = _read(RECIPES / f"{values.pop('base')}.toml")

@@ -80,6 +80,9 @@ def test_no_such_recipe(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("steps = \n")
     with pytest.raises(ConfigError, match=r"bad\.toml is not a TOML file"):
         load_recipe(str(tmp_path / "bad.toml"))
+    (tmp_path / "bad.toml").write_text('base = "camvid"\naugmentation = "x"\n')
+    with pytest.raises(ConfigError, match="augmentation must be a table, not 'x'"):
+        load_recipe(str(tmp_path / "bad.toml"))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,25 @@ def test_no_such_recipe(tmp_path: Path) -> None:
         ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1"),
         ({"learning_rate": 0}, "learning_rate and clip_norm must be positive"),
-        ({"learning_rate": "fast"}, "does not fit"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, not 'fast'"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number, not nan"),
+        ({"weight_decay": "x"}, "weight_decay must be a number, not 'x'"),
+        ({"steps": 3.0}, r"steps must be a whole number, not 3\.0"),
+        ({"batch_size": 2.0}, r"batch_size must be a whole number, not 2\.0"),
+        ({"seed": 1.5}, r"seed must be a whole number, not 1\.5"),
+        ({"seed": True}, "seed must be a whole number, not True"),
+        ({"crop": [64.0, 96.0]}, r"crop must be a list, each entry a whole number, not \[64\.0, 96\.0\]"),
+        ({"crop": 64}, "crop must be a list, each entry a whole number, not 64"),
+        ({"name": 3}, "name must be a text, not 3"),
+        ({"teacher_once": 1}, "teacher_once must be true or false, not 1"),
+        ({"auxiliary_weights": ["a", 1]}, r"auxiliary_weights must be a list, each entry a number, not \['a', 1\]"),
+        ({"data": [{"name": "a", "split": 3}]}, r"data\.split must be a text, not 3"),
+        ({"data": [{"name": "a", "only": 3}]}, r"data\.only must be a text or left out, not 3"),
+        ({"data": [{"name": "a", "weight": "a"}]}, r"data\.weight must be a number, not 'a'"),
+        ({"validation": 3}, "does not fit"),
+        ({"augmentation": {"brightness": "x"}}, r"augmentation\.brightness must be a number, not 'x'"),
+        ({"augmentation": {"scale": 2}}, r"augmentation\.scale must be a list, each entry a number, not 2"),
+        ({"augmentation": "x"}, "does not fit"),
         ({"clip_norm": 0}, "learning_rate and clip_norm must be positive"),
         ({"ema_decay": 1.0}, "ema_decay in 0 to 1"),
         ({"class_weight_offset": 1.0}, "class_weight_offset must be above 1"),
