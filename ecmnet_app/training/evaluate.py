@@ -83,6 +83,14 @@ class Evaluation:
         known = [iou for iou in self.boundary_iou.values() if iou is not None]
         return sum(known) / len(known) if known else None
 
+    @property
+    def settings(self) -> str:
+        """What `command` says but for data set, split, weights and what is beside: as in "resolution-450", or empty."""
+        words = shlex.split(self.command)
+        words = words[words.index("--weights") + 2 :]
+        options = zip(words[::2], words[1::2], strict=True)
+        return "-".join(f"{name[2:]}-{value}" for name, value in options if name != "--beside")
+
     def to_json(self) -> str:
         """Every field as JSON."""
         return json.dumps(asdict(self), indent=2)

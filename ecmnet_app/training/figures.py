@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ STYLE: dict[Any, Any] = {"svg.hashsalt": "ecmnet", "svg.fonttype": "none"}
 def write_report(evaluation: Evaluation, folder: Path) -> Path:
     """Write WEIGHTS-DATASET-SPLIT.md, and beside it its two plots, which end in -reliability.svg and -confusion.svg.
 
-    Needs the extra `train`.
+    Settings other than the default follow the split, so that no page takes the place of another's. Needs the extra
+    `train`.
 
     Returns:
         The page's path.
@@ -35,6 +37,8 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
         ConfigError: the folder cannot be written to.
     """
     name = f"{evaluation.weights}-{evaluation.dataset}-{evaluation.split}"
+    if evaluation.settings:
+        name += "-" + re.sub(r"[^\w.-]+", "-", evaluation.settings)
     page = folder / f"{name}.md"
     text = "\n\n".join(
         [

@@ -84,6 +84,21 @@ def test_a_report_is_a_page_with_its_plots_and_the_same_bytes_twice(evaluation: 
     assert len(links) == 2
 
 
+def test_pages_of_other_settings_have_names_of_their_own(evaluation: Evaluation, tmp_path: Path) -> None:
+    plain = evaluation.command
+    for options, name in [
+        ("", "warm-streets-test"),
+        (" --beside PATH/camvid", "warm-streets-test"),
+        (" --resolution 450", "warm-streets-test-resolution-450"),
+        (" --only 'a b,c/d' --engine openvino", "warm-streets-test-only-a-b-c-d-engine-openvino"),
+        (" --classes 'Traffic light,Car' --beside PATH/x", "warm-streets-test-classes-Traffic-light-Car"),
+    ]:
+        page = write_report(replace(evaluation, command=plain + options), tmp_path)
+        assert page.name == f"{name}.md"
+        assert f"({name}-confusion.svg)" in page.read_text("utf-8")
+    assert len(list(tmp_path.iterdir())) == 4 * 3
+
+
 def test_a_folder_that_cannot_be_is_said(evaluation: Evaluation, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ConfigError, match=r"cannot write to the folder .*file"):
