@@ -219,6 +219,26 @@ def test_info_names_version_devices_and_weights(
         assert part in output
 
 
+def test_info_says_what_a_score_is_of(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metric = {"dataset": "d", "split": "test", "resolution": [36, 48], "pictures": 2, "miou": 0.5, "date": "2025-01-31"}
+    whole = metric | {"per_class": dict.fromkeys(CAMVID.names, 0.5), "command": "ecmnet evaluate d --weights scored"}
+    part = metric | {
+        "per_class": {"Road": 0.5},
+        "command": "ecmnet evaluate d --weights 'the best' --only a,b --classes Road",
+    }
+    net = load_weights(tiny_weights).build()
+    save_weights(tmp_path / "scored", net, CAMVID, working_short_side=360, metrics=[whole, part])
+    monkeypatch.setattr(weights_module, "PACKAGE_FOLDER", tmp_path)
+    assert main(["info"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if "mIoU" in line]
+    assert lines == [
+        "50.00 mIoU on d test, 2 pictures at 48x36 (2025-01-31)",
+        "50.00 mIoU over 1 of 11 classes on d test, 2 pictures at 48x36 (2025-01-31): --only a,b --classes Road",
+    ]
+
+
 def test_a_reader_that_has_enough_ends_it_quietly() -> None:
     command = [sys.executable, "-m", "ecmnet_app", "info"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

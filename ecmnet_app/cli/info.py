@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from ecmnet_app.cli.arguments import DONE, FAILED, Commands, add_command
 from ecmnet_app.errors import EcmnetError
@@ -63,8 +64,16 @@ def run(args: argparse.Namespace) -> int:
         for metric in weights.metrics:
             height, width = metric["resolution"]
             miou = "no" if metric["miou"] is None else f"{100 * metric['miou']:.2f}"
+            few = len(metric["per_class"]) < len(weights.label_set)
+            classes = f" over {len(metric['per_class'])} of {len(weights.label_set)} classes" if few else ""
             print(
-                f"        {miou} mIoU on {metric['dataset']} {metric['split']}, "
-                f"{metric['pictures']} pictures at {width}x{height} ({metric['date']})"
+                f"        {miou} mIoU{classes} on {metric['dataset']} {metric['split']}, "
+                f"{metric['pictures']} pictures at {width}x{height} ({metric['date']}){_options(metric['command'])}"
             )
     return code
+
+
+def _options(command: str) -> str:
+    """What a score's command says after the weights' name: it is of some of the pictures, or of another size."""
+    found = re.search(r" --weights (?:'[^']*'|\S+) (.+)", command)
+    return f": {found[1]}" if found else ""
