@@ -28,5 +28,6 @@ def run(args: argparse.Namespace) -> int:
     from ecmnet_app.training.averaging import average_weights
 
     weights = average_weights(args.weights, args.out, args.shares)
-    print(f"{args.out}.safetensors and {weights.name}.json: the mean of {len(args.weights)} weights")
+    stem = args.out.with_name(weights.name)
+    print(f"{stem}.safetensors and {weights.name}.json: the mean of {len(args.weights)} weights")
     return DONE

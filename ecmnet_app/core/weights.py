@@ -47,6 +47,7 @@ __all__ = [
     "record_metric",
     "record_temperature",
     "save_weights",
+    "tensors_file",
 ]
 
 FORMAT = 1
@@ -180,7 +181,7 @@ def load_weights(name_or_path: str | os.PathLike[str] = "default") -> Weights:
     Raises:
         WeightsError: there are none such, or the files are damaged, foreign or do not fit each other.
     """
-    tensors_path = _resolve(name_or_path)
+    tensors_path = tensors_file(name_or_path)
     card_path = tensors_path.with_suffix(".json")
     card = _parse_card(_read(card_path), card_path)
     data = _read(tensors_path)
@@ -262,7 +263,7 @@ def record_metric(name_or_path: str | os.PathLike[str], metric: Mapping[str, Any
     """
     weights = load_weights(name_or_path)
     others = [kept for kept in weights.metrics if kept.get("command") != metric.get("command")]
-    _write_card(_resolve(name_or_path).with_suffix(".json"), replace(weights, metrics=(*others, metric)))
+    _write_card(tensors_file(name_or_path).with_suffix(".json"), replace(weights, metrics=(*others, metric)))
 
 
 def record_temperature(name_or_path: str | os.PathLike[str], temperature: float) -> None:
@@ -272,7 +273,7 @@ def record_temperature(name_or_path: str | os.PathLike[str], temperature: float)
         WeightsError: there are no such weights, the temperature is not above 0, or their JSON cannot be written.
     """
     weights = replace(load_weights(name_or_path), temperature=temperature)
-    _write_card(_resolve(name_or_path).with_suffix(".json"), weights)
+    _write_card(tensors_file(name_or_path).with_suffix(".json"), weights)
 
 
 def _write_card(path: Path, weights: Weights) -> None:
@@ -286,7 +287,12 @@ def _write(path: Path, data: bytes) -> None:
         raise WeightsError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _resolve(name_or_path: str | os.PathLike[str]) -> Path:
+def tensors_file(name_or_path: str | os.PathLike[str]) -> Path:
+    """Path of the .safetensors file of weights, which need not be there if a path is given; see `load_weights`.
+
+    Raises:
+        WeightsError: no weights are called so, or the path is of another kind of file.
+    """
     text = os.fspath(name_or_path)
     path = Path(text)
     if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl"):

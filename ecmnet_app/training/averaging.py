@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ecmnet_app.core.weights import Weights, load_weights, save_weights
+from ecmnet_app.core.weights import Weights, load_weights, save_weights, tensors_file
 from ecmnet_app.errors import ConfigError, WeightsError
 
 __all__ = ["average_weights", "lineage", "told_once"]
@@ -24,7 +24,7 @@ def average_weights(names: Sequence[str | Path], out: Path, shares: Sequence[flo
 
     Args:
         names: of two or more weights, or paths of their .safetensors files.
-        out: path of the new ones, without suffix; its last part is their name.
+        out: path of the new ones, without suffix or with .safetensors; its last part is their name.
         shares: how much each counts, relative to the others; by default all alike.
 
     Returns:
@@ -34,7 +34,7 @@ def average_weights(names: Sequence[str | Path], out: Path, shares: Sequence[flo
     Raises:
         ConfigError: the shares are not one positive number for each.
         WeightsError: fewer than two, or they differ in architecture, classes, normalisation or working size, or
-            they did not start from the same weights; or a file cannot be read or written.
+            they did not start from the same weights; or `out` is one of them; or a file cannot be read or written.
     """
     if len(names) < 2:
         raise WeightsError("a mean needs two weights or more")
@@ -42,6 +42,10 @@ def average_weights(names: Sequence[str | Path], out: Path, shares: Sequence[flo
     if len(shares) != len(names) or not all(0 < share < float("inf") for share in shares):
         raise ConfigError(f"{len(names)} weights need as many shares, each above 0, not {list(shares)}")
     parts = [load_weights(name) for name in names]
+    out = out.with_suffix("") if out.suffix in (".safetensors", ".json") else out
+    target = out.with_name(f"{out.name}.safetensors").resolve()
+    if any(tensors_file(name).resolve() == target for name in names):
+        raise WeightsError(f"the mean would take the place of {out}, one of its parts; choose another name for it")
     first = parts[0]
     for other in parts[1:]:
         if _kind(other) != _kind(first):

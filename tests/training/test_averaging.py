@@ -129,3 +129,17 @@ def test_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert load_weights(tmp_path / "mean.safetensors").name == "mean"
     assert main(["average", names[0], "--out", str(tmp_path / "one")]) == 2
     assert "two weights or more" in capsys.readouterr().err
+    assert main(["average", *names, "--out", str(tmp_path / "whole.safetensors")]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'whole'}.safetensors and whole.json: ")
+    assert sorted(path.name for path in tmp_path.glob("whole*")) == ["whole.json", "whole.safetensors"]
+
+
+def test_a_mean_does_not_take_the_place_of_its_parts(tmp_path: Path) -> None:
+    saved(tmp_path / "a", 1)
+    saved(tmp_path / "b", 2)
+    before = (tmp_path / "b.safetensors").read_bytes()
+    names = [tmp_path / "a.safetensors", tmp_path / "b.json"]
+    for out in (tmp_path / "b", tmp_path / "c" / ".." / "b.safetensors"):
+        with pytest.raises(WeightsError, match=r"the mean would take the place of .*b, one of its parts"):
+            average_weights(names, out)
+    assert (tmp_path / "b.safetensors").read_bytes() == before
