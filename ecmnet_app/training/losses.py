@@ -63,7 +63,7 @@ def segmentation_loss(
 
 
 def distillation_loss(
-    logits: Tensor, teacher_logits: Tensor, temperature: float, share: Tensor | None = None
+    logits: Tensor, teacher_logits: Tensor, temperature: float, reduce: Reduce, share: Tensor | None = None
 ) -> Tensor:
     """How far the student's probabilities are from the teacher's (Hinton, Vinyals, Dean 2015).
 
@@ -71,6 +71,7 @@ def distillation_loss(
         logits: (B, K, h, w) of the student.
         teacher_logits: of the same shape.
         temperature: divides both; above 1 the less likely classes count more.
+        reduce: adds the sums of all processes, so that several equal one with the whole batch.
         share: (B, h, w), how much each pixel counts, 0 to 1; by default fully.
 
     Returns:
@@ -79,7 +80,11 @@ def distillation_loss(
     student = F.log_softmax(logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
     divergence = (teacher.exp() * (teacher - student)).sum(dim=1)
-    return (divergence if share is None else divergence * share).mean() * temperature**2
+    if share is not None:
+        divergence = divergence * share
+    # The number of pixels is filled in on the device: a copy to it is nothing that a graph records.
+    sums = reduce(torch.stack([divergence.sum(), divergence.new_full((), divergence.numel())]))
+    return sums[0] / sums[1] * temperature**2
 
 
 def _named(logits: Tensor, target: Tensor, unnamed: Sequence[int]) -> tuple[Tensor, Tensor]:

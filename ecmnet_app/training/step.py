@@ -157,7 +157,7 @@ class TrainStep:
         else:
             wanted = share = None
         if wanted is not None:
-            resemblance = distillation_loss(logits, wanted, self.recipe.teacher_temperature, share)
+            resemblance = distillation_loss(logits, wanted, self.recipe.teacher_temperature, self.reduce, share)
             loss = loss + self.recipe.teacher_weight * resemblance
         self.flat.set_gradients(torch.autograd.grad(loss, self.flat.parameters))
         gradients = [vector.grad for vector in self.flat.vectors if vector.grad is not None]

@@ -35,11 +35,12 @@ def one_step(share: slice, seed: int) -> dict[str, Tensor]:
     """Gradients, loss and running statistics after a step on a share of the batch."""
     torch.manual_seed(seed)
     # Unclipped, since clipping hides a wrong scale.
-    step = TrainStep(Trainee(ECMNet(CONFIG)), replace(RECIPE, clip_norm=1e9), WEIGHTS)
+    step = TrainStep(Trainee(ECMNet(CONFIG)), replace(RECIPE, clip_norm=1e9, teacher_weight=2.0), WEIGHTS)
     images, target = torch.randn(PICTURES, 3, 32, 48), torch.randint(4, (PICTURES, 32, 48))
+    answers = torch.randn(PICTURES, 3, 16, 24).softmax(1)
     target = target.masked_fill(target == 3, 255)
     target[0] = 255  # the processes' shares do not have the same number of labelled pixels
-    found = {"loss": step(images[share], target[share], 0)}
+    found = {"loss": step(images[share], target[share], 0, answers[share])}
     for i, vector in enumerate(step.flat.vectors):
         assert vector.grad is not None
         found[f"gradient.{i}"] = vector.grad.clone()

@@ -198,22 +198,26 @@ def test_distance_to_a_teacher(temperature: float) -> None:
         q = softmax(student[b, :, y, x].numpy() / temperature)
         total += float((p * np.log(p / q)).sum())
     expected = total / 24 * temperature**2
-    assert float(distillation_loss(student, teacher, temperature)) == pytest.approx(expected, rel=1e-5)
-    assert float(distillation_loss(teacher + 5, teacher, temperature)) == pytest.approx(0, abs=1e-6)
+    assert float(distillation_loss(student, teacher, temperature, identity)) == pytest.approx(expected, rel=1e-5)
+    assert float(distillation_loss(teacher + 5, teacher, temperature, identity)) == pytest.approx(0, abs=1e-6)
 
 
 def test_distance_to_a_teacher_is_computed_in_single_precision() -> None:
     logits = torch.randn(1, CLASSES, 2, 2, generator=torch.Generator().manual_seed(1)).bfloat16()
-    loss = distillation_loss(logits, 2 * logits, 1.0)
+    loss = distillation_loss(logits, 2 * logits, 1.0, identity)
     assert loss.dtype == torch.float32
-    assert float(loss) == pytest.approx(float(distillation_loss(logits.float(), 2 * logits.float(), 1.0)), rel=1e-6)
+    assert float(loss) == pytest.approx(
+        float(distillation_loss(logits.float(), 2 * logits.float(), 1.0, identity)), rel=1e-6
+    )
 
 
 def test_pixels_count_for_their_share_of_the_distance() -> None:
     student, teacher = torch.randn(2, 2, CLASSES, 3, 4, generator=torch.Generator().manual_seed(2))
     left = torch.zeros(2, 3, 4)
     left[:, :, :2] = 1
-    halves = [float(distillation_loss(student, teacher, 2.0, share)) for share in (left, 1 - left)]
-    assert sum(halves) == pytest.approx(float(distillation_loss(student, teacher, 2.0)), rel=1e-5)
-    assert halves[0] == pytest.approx(float(distillation_loss(student[..., :2], teacher[..., :2], 2.0)) / 2, rel=1e-5)
-    assert float(distillation_loss(student, teacher, 2.0, left / 2)) == pytest.approx(halves[0] / 2, rel=1e-5)
+    halves = [float(distillation_loss(student, teacher, 2.0, identity, share)) for share in (left, 1 - left)]
+    assert sum(halves) == pytest.approx(float(distillation_loss(student, teacher, 2.0, identity)), rel=1e-5)
+    assert halves[0] == pytest.approx(
+        float(distillation_loss(student[..., :2], teacher[..., :2], 2.0, identity)) / 2, rel=1e-5
+    )
+    assert float(distillation_loss(student, teacher, 2.0, identity, left / 2)) == pytest.approx(halves[0] / 2, rel=1e-5)
