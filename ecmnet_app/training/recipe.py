@@ -18,11 +18,13 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["DataSource", "Recipe", "load_recipe"]
+__all__ = ["CHECKPOINT", "DataSource", "Recipe", "load_recipe"]
 
 RECIPES = Path(__file__).parent / "recipes"
 SOURCES = tomllib.loads(Path(__file__).with_name("sources.toml").read_text("utf-8"))
 """What recipes need not say of the data sets of this project, by name."""
+CHECKPOINT = "checkpoint"
+"""Name, but for the suffix, of the file that a training is resumed from, beside that of its weights."""
 NETWORKS = ("ecmnet", "efficientnet-lite2")
 
 
@@ -113,6 +115,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_types(self)
+        if self.name == CHECKPOINT:
+            raise ConfigError(f"a recipe cannot be called {CHECKPOINT!r}: its weights would replace its checkpoint")
         if not self.data:
             raise ConfigError("the recipe names no data: add a [[data]] table with a name")
         if any(source.weight <= 0 for source in self.data):
@@ -137,6 +141,8 @@ class Recipe:
             raise ConfigError(
                 "validation cannot have unnamed classes or pseudo_labels: a score needs labels that are sure"
             )
+        if self.validation and not self.validation.labels:
+            raise ConfigError("validation cannot be without labels: leave labels = false out, or the validation")
         if not all(0 <= k < BEHIND for k in self.unnamed):
             raise ConfigError(f"unnamed must be class ids, not {self.unnamed}")
         for name in ("steps", "batch_size", "log_every", "validate_every", "checkpoint_every"):

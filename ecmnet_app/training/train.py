@@ -29,7 +29,7 @@ from ecmnet_app.training.datasets import Dataset, find_samples, load_dataset
 from ecmnet_app.training.losses import class_weights
 from ecmnet_app.training.metrics import ConfusionMatrix
 from ecmnet_app.training.mixture import Mixture, batches, step_seed
-from ecmnet_app.training.recipe import DataSource, Recipe
+from ecmnet_app.training.recipe import CHECKPOINT, DataSource, Recipe
 from ecmnet_app.training.report import check_drawing, draw_curves, draw_predictions, predict
 from ecmnet_app.training.step import Trainee, TrainStep
 from ecmnet_app.training.teacher import (
@@ -104,7 +104,7 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {out}: {error.strerror or error}; choose another") from error
-    checkpoint, saved = out / "checkpoint.safetensors", None
+    checkpoint, saved = out / f"{CHECKPOINT}.safetensors", None
     if resume:
         saved, header = load_checkpoint(checkpoint)
         if not _is_of(header, recipe):
@@ -126,6 +126,7 @@ def train(
 
     mixture = Mixture([_load(s, paths, recipe).to(place) for s in recipe.data], [s.weight for s in recipe.data])
     label_set = mixture.label_set
+    _check_classes(recipe, label_set)
     committee = [_any_teacher(source, label_set, place) for source in teachers]
     sets = [
         answered(dataset, committee, recipe.teacher_scales, least=source.pseudo_labels, keep=recipe.teacher_once)
@@ -274,6 +275,15 @@ def _say_if_large(source: DataSource, path: Path, recipe: Recipe) -> None:
             "the recipe, or a crop as large",
             file=sys.stderr,
         )
+
+
+def _check_classes(recipe: Recipe, label_set: LabelSet) -> None:
+    """Refuse ids in a recipe that are no class of its data, of which nothing would be pasted or hidden."""
+    for name, ids in (("unnamed", recipe.unnamed), ("augmentation.paste_classes", recipe.augmentation.paste_classes)):
+        if unknown := [k for k in ids if k >= len(label_set)]:
+            raise ConfigError(
+                f"{name} has {unknown[0]}, which is no class of {label_set.name}: its ids are 0 to {len(label_set) - 1}"
+            )
 
 
 def _origins(recipe: Recipe, teachers: Sequence[str | Path], initial: str | Path | None) -> dict[str, Any]:

@@ -116,6 +116,8 @@ def test_no_such_recipe(tmp_path: Path) -> None:
         ({"seed": True}, "seed must be a whole number, not True"),
         ({"crop": [64.0, 96.0]}, r"crop must be a list, each entry a whole number, not \[64\.0, 96\.0\]"),
         ({"crop": 64}, "crop must be a list, each entry a whole number, not 64"),
+        ({"name": "checkpoint"}, "a recipe cannot be called 'checkpoint'"),
+        ({"validation": {"name": "a", "labels": False}}, "validation cannot be without labels"),
         ({"name": 3}, "name must be a text, not 3"),
         ({"teacher_once": 1}, "teacher_once must be true or false, not 1"),
         ({"auxiliary_weights": ["a", 1]}, r"auxiliary_weights must be a list, each entry a number, not \['a', 1\]"),

@@ -402,6 +402,13 @@ def test_pictures_that_training_sees_larger_than_the_weights_will_are_said(
     assert said(data=(DataSource("large"),), crop=(64, 64)) == []
 
 
+def test_ids_of_no_class_are_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="unnamed has 11, which is no class of CamVid: its ids are 0 to 10"):
+        run(folder, "refused", data=(DataSource("blocks", unnamed=(9, 11)),))
+    with pytest.raises(ConfigError, match=r"augmentation\.paste_classes has 99, which is no class of CamVid"):
+        run(folder, "refused", augmentation=Augmentation(paste_share=0.5, paste_classes=(2, 99)))
+
+
 def test_a_set_gives_its_pictures_without_its_labels(folder: Path) -> None:
     sources = (DataSource("blocks"), DataSource("blocks", labels=False, weight=3))
     assert run(folder, "half", data=sources, steps=3) is not None
