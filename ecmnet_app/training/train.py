@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def train(
 
     Raises:
         ConfigError: a data set has no path or other classes than the first, the checkpoint is of another
-            recipe, teachers or start, the recipe and `teachers` do not fit, `out` cannot be made, the loss is no
+            recipe, teachers, start or data, the recipe and `teachers` do not fit, `out` cannot be made, the loss is no
             longer finite, or matplotlib or the extra `teacher` is missing.
         DataError: a data set cannot be read.
         DeviceError: the device is not there.
@@ -127,14 +127,6 @@ def train(
     mixture = Mixture([_load(s, paths, recipe).to(place) for s in recipe.data], [s.weight for s in recipe.data])
     label_set = mixture.label_set
     _check_classes(recipe, label_set)
-    committee = [_any_teacher(source, label_set, place) for source in teachers]
-    sets = [
-        answered(dataset, committee, recipe.teacher_scales, least=source.pseudo_labels, keep=recipe.teacher_once)
-        if source.pseudo_labels or recipe.teacher_once
-        else dataset
-        for dataset, source in zip(mixture.sets, recipe.data, strict=True)
-    ]
-    mixture = replace(mixture, sets=sets)
     validation = None
     if recipe.validation:
         # As `Segmenter.predict` sees them: a score at their own size would be of what nobody gets, and take its memory.
@@ -145,6 +137,17 @@ def train(
             f"validation has the classes of {validation.label_set.name}, training those of {label_set.name}: "
             "validate on a set with the same classes"
         )
+    told = [{"name": d.name} | d.told() for d in (*mixture.sets, *([validation] if validation else []))]
+    if saved is not None:
+        _check_data(header.get("data", told), told)  # which earlier versions did not keep
+    committee = [_any_teacher(source, label_set, place) for source in teachers]
+    sets = [
+        answered(dataset, committee, recipe.teacher_scales, least=source.pseudo_labels, keep=recipe.teacher_once)
+        if source.pseudo_labels or recipe.teacher_once
+        else dataset
+        for dataset, source in zip(mixture.sets, recipe.data, strict=True)
+    ]
+    mixture = replace(mixture, sets=sets)
     torch.manual_seed(recipe.seed)
     trainee = _trainee(recipe, label_set, initial, encoder_weights).to(place)
     shares = mixture.class_shares(len(label_set.names))
@@ -186,7 +189,7 @@ def train(
             bar.set_postfix(miou=f"{100 * miou:.2f}", refresh=False)
         stopping = _any_process(time.monotonic() > deadline, place) if stop_after is not None else False
         if (done % recipe.checkpoint_every == 0 or last or stopping) and distributed.rank() == 0:
-            header = {"step": done, "recipe": _comparable(recipe), "origins": origins}
+            header = {"step": done, "recipe": _comparable(recipe), "origins": origins, "data": told}
             save_checkpoint(checkpoint, step_function.state(), header)
         if stopping and not last:
             return None
@@ -283,6 +286,17 @@ def _check_classes(recipe: Recipe, label_set: LabelSet) -> None:
         if unknown := [k for k in ids if k >= len(label_set)]:
             raise ConfigError(
                 f"{name} has {unknown[0]}, which is no class of {label_set.name}: its ids are 0 to {len(label_set) - 1}"
+            )
+
+
+def _check_data(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to go on with other pictures than a checkpoint was trained on; `Dataset.told` of each set, in order."""
+    for old, new in zip(before, now, strict=True):
+        if (old["pictures"], old["stems"]) != (new["pictures"], new["stems"]):
+            raise ConfigError(
+                f"the checkpoint was trained on {old['pictures']} pictures of {old['name']}, and these "
+                f"{new['pictures']} of {new['name']} are not the same by their names: give the same --data, or start "
+                "in another folder, without --resume"
             )
 
 

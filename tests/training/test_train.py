@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,28 @@ def test_another_recipe_does_not_resume(folder: Path) -> None:
             run(folder, "done", resume=True, **changes)
     assert (folder / "done" / "checkpoint.safetensors").read_bytes() == before
     assert len(rows(folder, "done")) == 10
+
+
+def test_other_pictures_do_not_resume(folder: Path, tmp_path: Path) -> None:
+    run(folder, "stopped", stop_after=0)
+    path = folder / "stopped" / "checkpoint.safetensors"
+    before = path.read_bytes()
+    for split in ("train", "val"):
+        shutil.copytree(folder / "blocks", tmp_path / split)
+        image, labels = random_pair(0, 40, 56, [0, 1], block=20)
+        write_camvid(tmp_path / split, split, f"{split}_new", image, labels)
+    (tmp_path / "train" / "train" / "train_0.png").unlink()  # as many as before
+    for split, message in (
+        ("train", "on 4 pictures of blocks, and these 4 of train"),
+        ("val", "on 2 .* these 3 of val"),
+    ):
+        with pytest.raises(ConfigError, match=f"{message} are not the same by their names: give the same --data, or"):
+            train(recipe_of(folder), {"blocks": tmp_path / split}, folder / "stopped", device="cpu", resume=True)
+    assert path.read_bytes() == before
+    tensors, header = load_checkpoint(path)
+    del header["data"]  # as of earlier versions
+    save_checkpoint(path, tensors, header)
+    assert train(recipe_of(folder), {"blocks": tmp_path / "train"}, folder / "stopped", device="cpu", resume=True)
 
 
 def test_a_training_is_not_written_over(folder: Path) -> None:
