@@ -6,11 +6,15 @@ import contextlib
 import re
 import shutil
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 
@@ -47,6 +51,43 @@ def served_page(*flags: str, stop: signal.Signals = signal.SIGINT, env: dict[str
             assert process.returncode == 0, errors
         finally:
             process.kill()
+
+
+def free_port() -> int:
+    """A port for a server that is started again."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+@contextlib.contextmanager
+def breakable(url: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Another URL of a page, and a function that breaks every connection through it, as a network does that fails."""
+    server, ends = ("127.0.0.1", urlsplit(url).port), []
+
+    def pass_on(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    class Line(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(server) as there:
+                ends.extend([self.request, there])
+                threading.Thread(target=pass_on, args=(self.request, there), daemon=True).start()
+                pass_on(there, self.request)
+
+    def cut() -> None:
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        ends.clear()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Line) as line:
+        line.daemon_threads = True
+        threading.Thread(target=line.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{line.server_address[1]}", cut
+        line.shutdown()
 
 
 def why_no_chromium() -> str | None:

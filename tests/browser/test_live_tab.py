@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from serving import CAMERA_FLAG, chromium, launch, served_page, why_no_chromium, write_camera
+from serving import CAMERA_FLAG, chromium, free_port, launch, served_page, why_no_chromium, write_camera
 
 from ecmnet_app.core import Segmenter
 from ecmnet_app.core.labels import UNLABELLED
@@ -410,9 +409,7 @@ def test_plain_http_from_another_host_is_told_what_to_do(browser, url):
 
 
 def test_a_server_that_goes_away_is_told_and_found_again(open_tab, tiny_weights):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    flags = ("--weights", str(tiny_weights), "--port", str(port))
+    flags = ("--weights", str(tiny_weights), "--port", str(free_port()))
     with served_page(*flags) as url:
         tab = open_tab(url=url)
         tab.start()

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
-from serving import CAMERA_FLAG, chromium, served_page, why_no_chromium, write_camera
+from serving import CAMERA_FLAG, chromium, free_port, served_page, why_no_chromium, write_camera
 
 from ecmnet_app.media.files import EXAMPLES_FOLDER
 
@@ -86,10 +86,21 @@ def use_both_tabs(page) -> None:
     page.wait_for_function("overlays >= 3")
 
 
-def test_tls_and_a_login(open_page, certificate, tiny_weights, tmp_path):
+def start_example_video(page) -> None:
+    page.get_by_role("tab", name="Video").click()
+    page.locator("#video-examples button").first.click()
+    page.wait_for_selector("#video :text('street')")
+    page.click("#video-start")
+    page.wait_for_selector('#player .film[data-state="running"]')
+
+
+def test_tls_and_a_login_which_a_server_that_is_started_again_wants_anew(
+    open_page, certificate, tiny_weights, tmp_path
+):
     (tmp_path / "logins").write_text("ada:secret\nbob:hidden:too\n")
-    tls = ("--ssl-certfile", certificate[0], "--ssl-keyfile", certificate[1])
-    with served_page(*flags(tiny_weights, "--auth-file", tmp_path / "logins", *tls), env=ENV) as url:
+    tls = ("--ssl-certfile", certificate[0], "--ssl-keyfile", certificate[1], "--port", free_port())
+    options = flags(tiny_weights, "--auth-file", tmp_path / "logins", *tls)
+    with served_page(*options, env=ENV) as url:
         page = open_page(url.replace("127.0.0.1", "street.test"))
         for password in ("secret", "hidden:too"):  # bob's second one is right
             page.get_by_label("username").fill("bob")
@@ -97,16 +108,24 @@ def test_tls_and_a_login(open_page, certificate, tiny_weights, tmp_path):
             page.get_by_role("button", name="Login").click()
             if password == "secret":
                 page.get_by_text("Incorrect").first.wait_for()
+                assert page.locator(".announcement").count() == 0
         page.wait_for_selector("#picture input[type=file]", state="attached")
         use_both_tabs(page)
+        start_example_video(page)
+        assert page.locator(".announcement").count() == 0
+    page.get_by_text("The server was lost; reload the page.").wait_for()
+    with served_page(*options, env=ENV):
+        page.click("#video-stop")
+        page.locator(".announcement").get_by_text("You are logged out; reload the page and log in.").wait_for()
+        page.get_by_role("tab", name="Live").click()
+        page.locator(".live .error").get_by_text("You are logged out; reload the page and log in.").wait_for()
         page.context.close()
 
 
 @contextlib.contextmanager
 def nginx(folder: Path, certificate: tuple[Path, Path], upstream: str):
     """An nginx with the README's location, and its port."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     text = README.read_text("utf-8")
     location = text[(start := text.index("    location /ecmnet/ {")) : text.index("    }\n", start) + 6]
     config = Template(CONFIG).substitute(

@@ -11,7 +11,7 @@ import av
 import pytest
 import torch
 from clips import cut, numbered, write_video
-from serving import chromium, served_page, why_no_chromium
+from serving import breakable, chromium, served_page, why_no_chromium
 
 from ecmnet_app.media.images import write_image
 
@@ -207,6 +207,23 @@ def test_a_page_that_is_left_ends_its_video(browser, url, page, long_drive: Path
     assert len(running) == 1
     page.goto("about:blank")
     wait_until_gone(running, seconds=40)
+
+
+def test_a_network_that_fails_for_a_moment_is_told_after_the_page_loaded_again(page, url, long_drive: Path) -> None:
+    with breakable(url) as (other_url, cut_all):
+        page.goto(other_url)
+        page.get_by_role("tab", name="Video").click()
+        start(page, long_drive)
+        page.wait_for_selector(FILM.format("running"))
+        page.reload()  # which ends the video too, and is nothing to tell
+        page.get_by_role("tab", name="Video").click()
+        start(page, long_drive)
+        page.wait_for_selector(FILM.format("running"))
+        assert page.locator(".announcement").count() == 0
+        cut_all()
+        page.get_by_text("The connection was lost and the page loaded again; a video that ran was stopped.").wait_for()
+        page.get_by_role("button", name="Close").click()
+        assert page.locator(".announcement").count() == 0
 
 
 def test_what_is_no_video_or_half_of_one_is_said(page, drive: Path, tmp_path: Path) -> None:

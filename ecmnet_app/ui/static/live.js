@@ -115,6 +115,7 @@ async function send(mine) {
     reply = null;
   }
   if (mine !== run || !inFlight.delete(seq) || asked !== weights) return;  // stopped, given up or changed meanwhile
+  if (!reply && window.loggedOut) return fail(window.loggedOut);  // of page.js
   if (!reply || reply.error) {
     tell(reply ? reply.error : "The server does not answer. Trying again …");
     holdUntil = performance.now() + RETRY;

@@ -1,3 +1,39 @@
+// Gradio says nothing where a server that ends takes the stream of its answers along, nor where the next one asks for a
+// login; and where the network fails for a moment, it loads the page again without a word.
+const WAS_LOST = "ecmnet-connection-was-lost";
+const request = window.fetch;
+let leaving = false;  // which ends the stream as well
+window.addEventListener("beforeunload", () => { leaving = true; });
+window.fetch = async (...asked) => {
+  const response = await request(...asked);
+  if (response.status === 401) {
+    window.loggedOut = "You are logged out; reload the page and log in.";  // for the Live tab too
+    announce(window.loggedOut);
+  }
+  if (!response.body || !response.url.includes("/queue/data?")) return response;
+  const [theirs, ours] = response.body.tee();
+  ours.pipeTo(new WritableStream()).catch(({ name }) => {
+    if (leaving || name === "AbortError") return;
+    sessionStorage.setItem(WAS_LOST, true);
+    announce("The server was lost; reload the page.");
+  });
+  return new Response(theirs, response);
+};
+if (sessionStorage.getItem(WAS_LOST)) {
+  sessionStorage.removeItem(WAS_LOST);
+  announce("The connection was lost and the page loaded again; a video that ran was stopped.");
+}
+
+// Over every tab, until it is closed.
+function announce(text) {
+  document.querySelector(".announcement")?.remove();
+  const line = Object.assign(document.createElement("p"), { className: "announcement", role: "alert" });
+  const close = Object.assign(document.createElement("button"), { textContent: "×", ariaLabel: "Close" });
+  close.onclick = () => line.remove();
+  line.append(text, close);
+  document.querySelector(".gradio-container .main").append(line);
+}
+
 // A file that the browser itself cannot draw (a TIFF, or no picture at all) shows an empty frame, no broken icon.
 for (const kind of ["error", "load"]) {
   document.addEventListener(kind, ({ target }) => {
