@@ -257,6 +257,8 @@ def test_a_camera_that_is_blocked_is_told(open_page):
     page.click("#picture button[aria-label='Capture from camera']")
     page.get_by_text("Click to Access Webcam").click()
     page.get_by_text("The camera is blocked for this page. Allow it").wait_for()
+    page.click("#picture button[aria-label='Upload file']")
+    assert not page.locator(".complaint").is_visible()
 
 
 def test_a_large_picture_is_shown_smaller_and_its_mask_is_whole(open_page, segmenter, tmp_path):
@@ -284,7 +286,7 @@ def test_resolution_runs_the_network_again(open_page, segmenter, tmp_path):
     assert "560×420, seen at 720×540, in" in page.locator(".note").inner_text()  # noqa: RUF001
 
 
-def test_a_snapshot_and_a_pasted_picture(open_page):
+def test_a_snapshot_and_pasted_pictures(open_page):
     page = open_page(permissions=["camera", "clipboard-read", "clipboard-write"])
     page.click("#picture button[aria-label='Capture from camera']")
     page.get_by_text("Click to Access Webcam").click()
@@ -301,6 +303,13 @@ def test_a_snapshot_and_a_pasted_picture(open_page):
     page.click("#picture button[aria-label='Paste from clipboard']")
     wait_for(page, "picture")
     assert "123×77" in page.locator(".note").inner_text()  # noqa: RUF001
+    remove(page)
+    page.context.clear_permissions()
+    page.click("#picture button[aria-label='Paste from clipboard']")
+    page.locator(".complaint").get_by_text("does not let this page read the clipboard. Press Ctrl+V").wait_for()
+    page.keyboard.press("Control+V")
+    wait_for(page, "picture")
+    assert not page.locator(".complaint").is_visible()
 
 
 def test_an_example_is_segmented(open_page, segmenter, tmp_path):

@@ -36,7 +36,6 @@ async function open(deviceId) {
   // Without `exact`, a phone gives its rear camera and all else what it has; the size keeps frames small.
   const which = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: { ideal: "environment" } };
   try {
-    if (!navigator.mediaDevices) throw new DOMException("", window.isSecureContext ? "NotFoundError" : "SecurityError");
     const opened = await navigator.mediaDevices.getUserMedia({
       video: { ...which, width: { ideal: 640 }, height: { ideal: 480 } }, audio: false,
     });

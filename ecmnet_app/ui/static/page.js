@@ -43,7 +43,7 @@ for (const kind of ["error", "load"]) {
   }, true);
 }
 
-// Gradio is silent where a file is no picture, and where a camera cannot be opened to take one.
+// Gradio is silent where a file is no picture, and where a camera or the clipboard cannot be opened to take one.
 for (const kind of ["change", "drop"]) {
   document.addEventListener(kind, ({ target, dataTransfer }) => {
     if (!target.closest?.("#picture")) return;
@@ -51,10 +51,36 @@ for (const kind of ["change", "drop"]) {
     if (file && !file.type.startsWith("image/")) complain(`“${file.name}” is no picture. Choose a JPEG, a PNG or the like.`);
   }, true);
 }
+const sources = "#picture [data-testid='source-select'] button";
 window.addEventListener("unhandledrejection", (event) => {
-  if (!(event.reason instanceof DOMException) || !document.querySelector("#picture")?.offsetParent) return;
+  const source = document.querySelector(`${sources}.selected`);
+  if (!(event.reason instanceof DOMException) || !source?.offsetParent) return;
   event.preventDefault();
-  complain(explainCamera(event.reason));
+  if (source.ariaLabel === "Capture from camera") complain(explainCamera(event.reason));
+  if (source.ariaLabel === "Paste from clipboard") {
+    complain("The browser does not let this page read the clipboard. Press Ctrl+V (⌘V on a Mac), or choose a file.");
+  }
+});
+document.addEventListener("click", ({ target }) => target.closest?.(sources) && complain(""), true);
+
+// Browsers keep camera and clipboard from a page that is neither from https nor from this machine; Gradio takes both for given.
+const refuse = async () => { throw new DOMException("", "SecurityError"); };
+for (const [name, value] of Object.entries({ mediaDevices: { getUserMedia: refuse }, clipboard: { read: refuse, writeText: refuse } })) {
+  if (!navigator[name]) Object.defineProperty(navigator, name, { value });
+}
+
+// Gradio has a button for the clipboard and no key, which every browser allows.
+document.addEventListener("paste", ({ clipboardData }) => {
+  const [file] = clipboardData.files, upload = document.querySelector(sources);
+  if (!file || !upload?.offsetParent) return;
+  upload.click();  // where another source is chosen, there is no input
+  const files = new DataTransfer();
+  files.items.add(file);
+  setTimeout(() => {
+    const input = document.querySelector("#picture input[type=file]");
+    input.files = files.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  });
 });
 
 function complain(text) {
