@@ -222,7 +222,7 @@ def test_a_network_that_fails_for_a_moment_is_told_after_the_page_loaded_again(p
         assert page.locator(".announcement").count() == 0
         cut_all()
         page.get_by_text("The connection was lost and the page loaded again; a video that ran was stopped.").wait_for()
-        page.get_by_role("button", name="Close").click()
+        page.get_by_role("button", name="Close", exact=True).click()
         assert page.locator(".announcement").count() == 0
 
 

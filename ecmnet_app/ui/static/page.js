@@ -43,6 +43,14 @@ for (const kind of ["error", "load"]) {
   }, true);
 }
 
+// Gradio shows example pictures without their names. Those that are not here yet come with a `load`.
+function nameExample(image) {
+  if (!image.matches?.("#examples img")) return;
+  image.alt = decodeURIComponent(image.src.split("/").pop()).replace(/\.\w+$/, "").replaceAll("_", " ");
+}
+document.addEventListener("load", ({ target }) => nameExample(target), true);
+document.querySelectorAll("#examples img").forEach(nameExample);
+
 // Gradio is silent where a file is no picture, and where a camera or the clipboard cannot be opened to take one.
 for (const kind of ["change", "drop"]) {
   document.addEventListener(kind, ({ target, dataTransfer }) => {
