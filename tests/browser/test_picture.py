@@ -333,10 +333,29 @@ def test_it_fits_a_phone_and_follows_its_scheme(open_page, street, scheme):
     assert page.locator(".stage").bounding_box()["width"] > 340
     page.locator(".legend button").first.tap()
     assert page.locator(".legend button").first.get_attribute("aria-pressed") == "true"
-    red, green, blue = map(
-        int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]
-    )
-    assert (red + green + blue < 120) == (scheme == "dark")
+    ground = colour(page, "document.body", "backgroundColor")
+    assert (sum(ground) < 120) == (scheme == "dark")
+
+    page.keyboard.press("Tab")  # whose place is shown to those who use it
+    for selector in (".download", ".legend button", "#examples button", "#resolution input:checked"):
+        page.focus(selector)
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", selector
+        assert contrast(colour(page, "document.activeElement", "outlineColor"), ground) >= 3, selector
+    page.locator(".legend li").last.evaluate("entry => entry.classList.add('absent')")
+    assert page.evaluate("getComputedStyle(document.querySelector('.legend .absent')).opacity") == "1", "it can be read"
+
+
+def colour(page, element: str, kind: str) -> list[int]:
+    """RGB of an element's style."""
+    return [int(value) for value in re.findall(r"\d+", page.evaluate(f"getComputedStyle({element}).{kind}"))[:3]]
+
+
+def contrast(one: list[int], other: list[int]) -> float:
+    """As WCAG 2 defines it."""
+    linear = np.array([one, other]) / 255
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    dark, light = sorted(linear @ [0.2126, 0.7152, 0.0722])
+    return (light + 0.05) / (dark + 0.05)
 
 
 def test_the_end_point_is_described_in_the_page(open_page):
