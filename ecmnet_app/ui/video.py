@@ -59,11 +59,11 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
         """Views of the video as it is segmented. Gradio closes this when Stop is pressed or the page is left."""
         start, stop = gr.Button(visible=True), gr.Button(visible=False)
         if upload is None:
-            yield _error_view(VideoError("there is no video yet; choose one")), start, stop
+            yield _error_view("There is no video yet; choose one."), start, stop
             return
         chosen = segmenters.get(weights).weights
         smoother = Smoother(chosen.temperature) if smooth else None
-        name = f"“{Path(upload['path']).name}”"  # no path: no message tells of the server's folders
+        name = f"“{Path(upload['path']).name}”"  # no path, as in `except`: no message tells of the server's folders
         folder = Path(tempfile.mkdtemp(prefix="video-", dir=player.GRADIO_CACHE))
         done = False
         try:
@@ -82,7 +82,7 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
                         done = progress.finished
                         yield view, gr.Button(visible=done), gr.Button(visible=not done)
         except EcmnetError as error:
-            yield _error_view(error), start, stop
+            yield _error_view(message_of(error).replace(f"{folder}{os.sep}", "")), start, stop
         finally:
             if done:
                 kept.unlink()
@@ -252,5 +252,5 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"
 
 
-def _error_view(error: EcmnetError) -> dict[str, Any]:
-    return {"state": "error", "error": message_of(error)}
+def _error_view(message: str) -> dict[str, Any]:
+    return {"state": "error", "error": message}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -186,6 +187,17 @@ def test_a_picture_whose_upload_is_gone_says_so(page, temporary: Path, tmp_path:
     page.locator("#resolution label").nth(1).click()
     page.wait_for_selector('#viewer .viewer[data-state="error"]')
     assert "The picture is not here any more: files are kept for 1 hour" in page.inner_text("#viewer")
+
+
+def test_a_disk_that_fails_is_told_without_the_folders_of_the_server(page, long_drive: Path, temporary: Path) -> None:
+    before = jobs(temporary)
+    start(page, long_drive)
+    page.wait_for_selector(FILM.format("running") + " .preview:not([hidden])")
+    (running,) = [folder for folder in jobs(temporary) if folder not in before]
+    shutil.rmtree(running / "long.parts")
+    page.wait_for_selector(FILM.format("error"))
+    assert page.inner_text("#player .error").startswith("Cannot write long.parts/")
+    wait_until_gone([running])
 
 
 def test_removing_the_file_ends_its_video(page, long_drive: Path, temporary: Path) -> None:
