@@ -6,6 +6,7 @@ the others and has its turn like them, however long it is.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -114,6 +115,8 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
             )
             opacity = gr.Slider(0, 100, 60, step=5, label="Opacity", info="Of the colours, in percent.")
             weights = weights_choice(segmenters)
+    # At once and in the page alone: of a video that waits in line, nothing comes from the server.
+    start.click(None, None, [player, start, stop], js=f"() => {json.dumps(_WAITING)}", api_visibility="private")
     running = start.click(
         run,
         [video, smooth, opacity, weights],
@@ -134,6 +137,14 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
+
+
+_WAITING = [
+    {"state": "waiting", "note": f"Waiting for its turn: the server runs at most {MAX_VIDEOS} videos at once …"},
+    {"__type__": "update", "visible": False},
+    {"__type__": "update", "visible": True},
+]
+"""Player, start and stop of a video that was just started."""
 
 
 class AreaChart:

@@ -15,12 +15,14 @@ from clips import cut, numbered, write_video
 from serving import breakable, chromium, served_page, why_no_chromium
 
 from ecmnet_app.media.images import write_image
+from ecmnet_app.ui.video import MAX_VIDEOS
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(why_no_chromium() is not None, reason=str(why_no_chromium())),
 ]
 
+WAITING = "Waiting for its turn: the server runs at most 4 videos at once"
 FILM = '#player .film[data-state="{}"]'
 
 
@@ -77,9 +79,13 @@ def leaves_this_machine(address: str) -> bool:
     return parts.scheme not in ("data", "blob") and parts.hostname != "127.0.0.1"
 
 
-def start(page, path: Path) -> None:
+def choose(page, path: Path) -> None:
     page.set_input_files("#video input[type=file]", path)
     page.wait_for_selector(f"#video :text('{path.stem}')")
+
+
+def start(page, path: Path) -> None:
+    choose(page, path)
     page.click("#video-start")
 
 
@@ -143,7 +149,13 @@ def test_a_video_becomes_a_player_a_chart_and_downloads(page, drive: Path) -> No
 
 def test_progress_and_preview_while_it_runs_and_stop_leaves_nothing(page, long_drive: Path, temporary: Path) -> None:
     before = jobs(temporary)
-    start(page, long_drive)
+    choose(page, long_drive)
+    asked = []
+    page.route("**/queue/join*", lambda route: asked.append(route), times=1)
+    with page.expect_request("**/queue/join*"):
+        page.click("#video-start")
+    page.get_by_text(WAITING).wait_for()  # as long as the server says nothing
+    asked[0].continue_()
     page.wait_for_selector(FILM.format("running") + " .preview:not([hidden])")
     page.wait_for_function(
         "/Frame \\d+ of 250, \\d+:\\d\\d left/.test(document.querySelector('#player .note').innerText)"
@@ -159,6 +171,29 @@ def test_progress_and_preview_while_it_runs_and_stop_leaves_nothing(page, long_d
     page.wait_for_selector(FILM.format("empty"))
     page.wait_for_selector("#video-start")  # which comes by another message than the film goes
     wait_until_gone(running)
+
+
+@pytest.mark.long
+def test_a_fifth_video_says_that_it_waits_and_can_be_stopped(browser, url, page, long_drive: Path) -> None:
+    context = browser.new_context()
+    others = [context.new_page() for _ in range(MAX_VIDEOS)]
+    for other in others:
+        other.goto(url)
+        other.get_by_role("tab", name="Video").click()
+        choose(other, long_drive)
+    choose(page, long_drive)
+    for other in others:
+        other.click("#video-start")
+        other.wait_for_selector(FILM.format("running"))
+    page.click("#video-start")
+    page.get_by_text(WAITING).wait_for()
+    page.click("#video-stop")
+    page.wait_for_selector(FILM.format("empty"))
+    page.click("#video-start")
+    page.wait_for_selector(FILM.format("waiting"))
+    others[0].click("#video-stop")
+    page.wait_for_selector(FILM.format("running"))
+    context.close()
 
 
 def test_a_video_outlives_its_upload(page, long_drive: Path, temporary: Path) -> None:

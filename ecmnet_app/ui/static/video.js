@@ -14,10 +14,9 @@ let only = null;                         // class that is shown alone
 function show(value) {
   film.dataset.state = value?.state ?? "empty";
   if (film.dataset.state !== "done") unload();
-  if (!value || value.error) {
-    find(".error").textContent = value?.error ?? "";
-    return;
-  }
+  find(".error").textContent = value?.error ?? "";
+  find(".waiting").textContent = value?.state === "waiting" ? value.note : "";
+  if (!value?.classes) return;
   if (classes.map(({ name }) => name).join() !== value.classes.map(({ name }) => name).join()) {
     classes = value.classes;
     entries.build(classes.filter(({ id }) => id !== UNLABELLED));
