@@ -135,6 +135,12 @@ def test_a_video_becomes_a_player_a_chart_and_downloads(page, drive: Path) -> No
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.querySelector('#player video').currentTime") == pytest.approx(1.5, abs=0.05)
 
+    page.evaluate("document.querySelector('#player video').play()")
+    page.get_by_role("tab", name="Picture").click()
+    page.wait_for_function("document.querySelector('#player video').paused")
+    assert page.evaluate("document.querySelector('#player video').currentTime") < state[2], "not at its end alone"
+    page.get_by_role("tab", name="Video").click()
+
     files = {}
     for link in page.locator("#player [data-file]").all():
         with page.expect_download() as download:
@@ -152,8 +158,9 @@ def test_progress_and_preview_while_it_runs_and_stop_leaves_nothing(page, long_d
     choose(page, long_drive)
     asked = []
     page.route("**/queue/join*", lambda route: asked.append(route), times=1)
+    page.focus("#video-start")
     with page.expect_request("**/queue/join*"):
-        page.click("#video-start")
+        page.keyboard.press("Enter")
     page.get_by_text(WAITING).wait_for()  # as long as the server says nothing
     asked[0].continue_()
     page.wait_for_selector(FILM.format("running") + " .preview:not([hidden])")
@@ -167,9 +174,11 @@ def test_progress_and_preview_while_it_runs_and_stop_leaves_nothing(page, long_d
     running = [folder for folder in jobs(temporary) if folder not in before]
     assert len(running) == 1
 
-    page.click("#video-stop")
+    assert page.evaluate("document.activeElement.id") == "video-stop"
+    page.keyboard.press("Enter")
     page.wait_for_selector(FILM.format("empty"))
     page.wait_for_selector("#video-start")  # which comes by another message than the film goes
+    assert page.evaluate("document.activeElement.id") == "video-start"
     wait_until_gone(running)
 
 

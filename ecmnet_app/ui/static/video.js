@@ -44,7 +44,7 @@ function show(value) {
   draw();
 }
 
-// A player that is out of sight neither sounds nor holds its file.
+// A player without a video neither sounds nor holds its file.
 function unload() {
   if (!video.hasAttribute("src")) return;
   video.pause();
@@ -133,6 +133,17 @@ chart.onkeydown = (event) => {
   event.preventDefault();
 };
 video.ontimeupdate = video.onseeked = follow;
-new ResizeObserver(draw).observe(chart);
+new ResizeObserver(() => chart.clientWidth ? draw() : video.pause()).observe(chart);  // no sound from behind another tab
+
+// Start and Stop take each other's place, and the keyboard's with it.
+const buttons = "#video-start, #video-stop";
+const swapped = new MutationObserver(() => {
+  if (document.activeElement === document.body) document.querySelector(buttons)?.focus();
+});
+document.addEventListener("focusin", ({ target }) => {
+  if (target.matches(buttons)) swapped.observe(target.parentElement, { childList: true });
+  else swapped.disconnect();
+});
+
 watch("value", () => show(props.value));
 show(props.value);
