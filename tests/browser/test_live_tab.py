@@ -397,6 +397,24 @@ def test_a_camera_that_goes_away_is_told(open_tab):
     tab.wait_for_overlays(2)
 
 
+def test_a_camera_that_falls_silent_is_told_until_it_goes_on(open_tab):
+    tab = open_tab(
+        prepare="""navigator.mediaDevices.getUserMedia = async () => {
+        const canvas = Object.assign(document.createElement("canvas"), { width: 64, height: 48 });
+        const context = canvas.getContext("2d");
+        setInterval(() => window.silent || context.fillRect(Math.random() * 64, Math.random() * 48, 9, 9), 50);
+        return canvas.captureStream();
+    }"""
+    )
+    tab.start()
+    tab.wait_for_overlays(2)
+    tab.page.evaluate("window.silent = true")
+    tab.page.get_by_text("The camera sends no picture.").wait_for()
+    tab.page.evaluate("window.silent = false")
+    tab.wait_for_overlays(len(tab.overlays) + 2)
+    assert tab.page.locator(".live .notice").is_hidden()
+
+
 def test_plain_http_from_another_host_is_told_what_to_do(browser, url):
     other = launch(browser.browser_type, "--host-resolver-rules=MAP street.test 127.0.0.1")
     try:

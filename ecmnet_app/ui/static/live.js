@@ -5,6 +5,7 @@ const JPEG_QUALITY = 0.8;
 const MAX_IN_FLIGHT = 2;     // as the server allows: one that runs and one that waits
 const PATIENCE = 15_000;     // milliseconds until an answer is given up
 const RETRY = 1_000;         // and until the next frame is sent after a failure
+const SILENCE = 3_000;       // without a picture of the camera, until that is told
 const WINDOW = 4_000;        // over which the figures are taken
 
 const find = (selector) => element.querySelector(selector);
@@ -24,7 +25,7 @@ let sequence = 0;            // number of the newest frame that was sent
 let inFlight = new Map();    // number of a frame -> when it was taken
 let answer = null;           // the newest that is shown: {seq, frame, ids, time}
 let only = null;             // class that is shown alone
-let lastSent = 0, holdUntil = 0, dropped = 0;
+let lastSeen = 0, lastSent = 0, holdUntil = 0, dropped = 0;
 let recent = [];             // answers of the last seconds: {time, age}
 
 // ---- the camera
@@ -51,6 +52,7 @@ async function open(deviceId) {
     await listCameras(track);
     if (mine !== run) return;
     setState("live");
+    lastSeen = performance.now();
     video.requestVideoFrameCallback((now) => look(mine, now));
   } catch (error) {
     if (mine === run) fail(explainCamera(error));  // of page.js
@@ -89,6 +91,7 @@ async function listCameras(track) {
 function look(mine, now) {
   if (mine !== run) return;
   video.requestVideoFrameCallback((now) => look(mine, now));
+  lastSeen = now;
   if (live.dataset.state !== "live" || isHidden() || now < holdUntil) return;
   if (inFlight.size === 0 || (inFlight.size < MAX_IN_FLIGHT && now - lastSent >= interval() / 2)) send(mine);
 }
@@ -199,7 +202,10 @@ function tick() {
   const median = ages[ages.length >> 1];
   find(".fps").textContent = recent.length < 2 ? "–" : (1000 / interval()).toFixed(1);
   find(".behind").textContent = median === undefined ? "–" : median < 1000 ? `${Math.round(median)} ms` : `${(median / 1000).toFixed(1)} s`;
-  if (isHidden()) return clearOverlay();  // when it is seen again, the street has moved on
+  if (isHidden()) {
+    lastSeen = now;  // the browser shows us no frames meanwhile
+    return clearOverlay();  // when it is seen again, the street has moved on
+  }
   for (const [seq, time] of inFlight) {
     if (now - time > PATIENCE) {
       inFlight.delete(seq);
@@ -207,6 +213,7 @@ function tick() {
     }
   }
   if (answer && recent.length === 0) clearOverlay();
+  if (now - lastSeen > SILENCE) tell("The camera sends no picture. Wait for it, or stop and start it again.");
 }
 
 // ---- controls
