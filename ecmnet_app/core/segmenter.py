@@ -212,7 +212,8 @@ class Segmenter:
         if not tile and working_height * working_width > MAX_RUN_PIXELS:
             raise ImageError(
                 f"{name} would run at {working_width}x{working_height}, more than the {MAX_RUN_PIXELS / 1e6:g} "
-                "megapixels that the network takes at once; lower the resolution, or use tiles"
+                "megapixels that the network takes at once; crop it, lower the resolution, or use tiles "
+                "(`ecmnet segment --tile`, in Python tile=True)"
             )
 
     def _run(

@@ -225,7 +225,9 @@ def test_bad_files_are_told_and_the_page_lives_on(open_page, segmenter, street, 
     text = tmp_path / "notes.jpg"
     text.write_text("no picture")
     small = draw_street(tmp_path / "small.png", 16, 16)
-    for file, message in ((cut, "damaged"), (text, "of no format that can be read"), (small, "least size is 32x32")):
+    Image.new("RGB", (12000, 540)).save(wide := tmp_path / "wide.png")
+    messages = "damaged", "of no format that can be read", "least size is 32x32", "crop it, .*`ecmnet segment --tile`"
+    for file, message in zip((cut, text, small, wide), messages, strict=True):
         upload(page, file)
         wait_for(page, "error")
         told = page.locator(".error").inner_text()

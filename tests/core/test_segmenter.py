@@ -262,7 +262,7 @@ def test_a_bad_picture_of_a_batch_is_numbered(segmenter: Segmenter, make_picture
 
 def test_a_picture_that_would_need_too_much_memory_is_refused_before_it_runs(segmenter: Segmenter) -> None:
     ribbon = np.broadcast_to(np.uint8(0), (100, MAX_RUN_PIXELS // 100 + 1, 3))
-    with pytest.raises(ImageError, match=r"would run at 25001x100, .* lower the resolution, or use tiles"):
+    with pytest.raises(ImageError, match=r"would run at 25001x100, .* crop it, lower the resolution, or use tiles"):
         segmenter.predict(ribbon)
 
 
