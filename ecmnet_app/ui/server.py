@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import socket
 import ssl
+import time
+from collections.abc import AsyncIterator
 from importlib.metadata import version
+from pathlib import Path
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI, Response
+from gradio.utils import get_upload_folder
 
 from ecmnet_app.core.stream import StreamWorker
 from ecmnet_app.errors import ConfigError
@@ -18,6 +24,9 @@ from ecmnet_app.ui.gate import Gate
 from ecmnet_app.ui.theme import make_theme
 
 __all__ = ["create_app", "listen", "serve"]
+
+SWEEP_SECONDS = 600.0
+"""Between two looks for uploads that broke off, and since anything came of those that did."""
 
 
 def create_app(
@@ -36,7 +45,7 @@ def create_app(
         root_path: where a proxy serves the page, such as "/ecmnet".
         max_upload_mb: larger files are refused.
     """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_sweeping)
     app.add_middleware(Gate)
 
     @app.get("/healthz")
@@ -112,6 +121,23 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(f"port {port} is already in use; --port {_next_free(host, port)} is free") from error
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+
+
+@contextlib.asynccontextmanager
+async def _sweeping(_: FastAPI) -> AsyncIterator[None]:
+    """Delete what uploads leave that break off, again and again: gradio's own clean-up knows whole ones alone."""
+
+    async def sweep() -> None:
+        while True:
+            for upload in Path(get_upload_folder()).glob("tmp*"):
+                with contextlib.suppress(OSError):  # it was whole a moment later, and has its own name now
+                    if time.time() - upload.stat().st_mtime > SWEEP_SECONDS:
+                        upload.unlink()
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    sweeper = asyncio.create_task(sweep())
+    yield
+    sweeper.cancel()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -9,14 +9,18 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 import torch
+import uvicorn
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -163,6 +167,35 @@ def test_the_page_names_no_other_host(url):
     config = httpx.get(f"{url}/config").json()
     assert config["analytics_enabled"] is False
     assert "googleapis" not in page + httpx.get(f"{url}/theme.css").text
+
+
+def test_an_upload_that_breaks_off_is_deleted_in_time(page, tmp_path, monkeypatch):
+    """A real server in this process, whose looks come sooner."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr("ecmnet_app.ui.server.SWEEP_SECONDS", 1.0)
+    listener = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(create_app(*page), log_level="error"))
+    running = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    running.start()
+    try:
+        with socket.create_connection(listener.getsockname()) as client:
+            client.sendall(
+                b"POST /gradio_api/upload HTTP/1.1\r\nHost: here\r\nContent-Length: 9000000\r\n"
+                b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+                b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n' + bytes(1_000_000)
+            )
+            wait_until(lambda: any(path.stat().st_size for path in tmp_path.iterdir()))
+        wait_until(lambda: not any(tmp_path.iterdir()))
+    finally:
+        server.should_exit = True
+        running.join()
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_health(url):
