@@ -115,8 +115,12 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
             )
             opacity = gr.Slider(0, 100, 60, step=5, label="Opacity", info="Of the colours, in percent.")
             weights = weights_choice(segmenters)
-    # At once and in the page alone: of a video that waits in line, nothing comes from the server.
-    start.click(None, None, [player, start, stop], js=f"() => {json.dumps(_WAITING)}", api_visibility="private")
+    # In the page alone: of a video that waits in line nothing comes from the server, nor where it fails.
+    waiting = {
+        "state": "waiting",
+        "note": f"Waiting for its turn: the server runs at most {MAX_VIDEOS} videos at once …",
+    }
+    start.click(None, None, [player, start, stop], js=_show(waiting, True), api_visibility="private")
     running = start.click(
         run,
         [video, smooth, opacity, weights],
@@ -126,6 +130,8 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
         concurrency_limit=MAX_VIDEOS,
         api_visibility="private",
     )
+    failed = _error_view("The server could not run the video. Try again, or reload the page.")
+    running.failure(None, None, [player, start, stop], js=_show(failed, False), api_visibility="private")
     cancelled = gr.on(
         [stop.click, video.clear], lambda: None, None, None, cancels=running, queue=False, api_visibility="private"
     )
@@ -137,14 +143,6 @@ def build_tab(segmenters: SegmenterPool, worker: StreamWorker) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-
-
-_WAITING = [
-    {"state": "waiting", "note": f"Waiting for its turn: the server runs at most {MAX_VIDEOS} videos at once …"},
-    {"__type__": "update", "visible": False},
-    {"__type__": "update", "visible": True},
-]
-"""Player, start and stop of a video that was just started."""
 
 
 class AreaChart:
@@ -261,6 +259,12 @@ def _keep(upload: Path, folder: Path) -> Path:
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"
+
+
+def _show(view: dict[str, Any], running: bool) -> str:
+    """Script that gives a view to the player, and leaves one of Start and Stop, without asking the server."""
+    buttons = [{"__type__": "update", "visible": visible} for visible in (not running, running)]
+    return f"() => {json.dumps([view, *buttons])}"
 
 
 def _error_view(message: str) -> dict[str, Any]:

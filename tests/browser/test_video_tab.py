@@ -282,12 +282,18 @@ def test_a_network_that_fails_for_a_moment_is_told_after_the_page_loaded_again(p
         assert page.locator(".announcement").count() == 0
 
 
-def test_what_is_no_video_or_half_of_one_is_said(page, drive: Path, tmp_path: Path) -> None:
+def test_what_is_no_video_or_half_of_one_is_said(page, drive: Path, temporary: Path, tmp_path: Path) -> None:
     page.click("#video-start")
     page.wait_for_selector(FILM.format("error"))
     assert "There is no video yet" in page.inner_text("#player .error")
 
-    start(page, cut(drive, 0.5, "broken.mp4"))
+    choose(page, cut(drive, 0.5, "broken.mp4"))
+    (folder,) = temporary.glob("ecmnet-*")
+    folder.rename(tmp_path / "elsewhere")
+    page.click("#video-start")
+    page.get_by_text("The server could not run the video. Try again").wait_for()
+    (tmp_path / "elsewhere").rename(folder)
+    page.click("#video-start")
     page.wait_for_function("document.querySelector('#player .error').innerText.includes('broken.mp4')")
     message = page.inner_text("#player .error")
     assert message.startswith("“broken.mp4” is not a video that can be read, or was cut off")
