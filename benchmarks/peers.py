@@ -10,7 +10,7 @@ convolution comes before, and the fastest of cuDNN's algorithms chosen; ours is 
 answer includes confidence, and beside it the plain network in float32, operation by operation. Prints a Markdown table.
 `--json FILE` keeps more: the roofline of each layer group and the kernels of our engine in their order.
 
-Needs torch, numpy and safetensors alone, and Triton on a GPU.
+Needs torch, numpy and safetensors alone, Triton on a GPU, and OpenCV on a CPU.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class Absent(ModuleType):
-    """Stands for a library that a bare GPU machine lacks and that nothing here calls: pictures are drawn at random."""
+    """Stands for a library that a bare GPU machine lacks and that nothing calls there: pictures are drawn at random."""
 
     __path__: list[str] = []  # noqa: RUF012
 

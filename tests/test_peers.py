@@ -101,9 +101,12 @@ def bare(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.long
-def test_the_race_runs_with_torch_alone(bare: dict[str, str], tmp_path: Path) -> None:
+def test_the_race_runs_on_a_bare_machine(bare: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "peers.json"
-    command = [sys.executable, BENCHMARKS / "peers.py", "--device", "cpu", "--size", "32x64", "--seconds", "0"]
+    script = [sys.executable, BENCHMARKS / "peers.py"]
+    subprocess.run([*script, "--help"], env=bare, check=True)  # all that is imported, on a CPU too
+    (tmp_path / "cv2.py").unlink()  # which a CPU's answers need
+    command = [*script, "--device", "cpu", "--size", "32x64", "--seconds", "0"]
     done = subprocess.run([*command, "--json", file], env=bare, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(file.read_text())
