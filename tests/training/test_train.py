@@ -394,11 +394,8 @@ def test_large_pictures_are_drawn_small_and_no_drawing_ends_a_training(
     write_camvid(tmp_path / "large", "train", "square", *random_pair(0, 96, 96, [0], block=8))
     recipe = replace(recipe_of(folder), data=(DataSource("large"),), validation=None, steps=1)
     train(recipe, {"large": tmp_path / "large"}, tmp_path / "out", device="cpu")
-    assert read_image(tmp_path / "out" / "predictions.png").shape == (
-        12 + 32,
-        3 * 1024,
-        3,
-    )  # of the long one, and the square
+    sheet = read_image(tmp_path / "out" / "predictions.png")  # of the long one, and the square
+    assert sheet.shape == (12 + 32, 3 * 1024, 3)
     for name in ("draw_curves", "draw_predictions"):
         with monkeypatch.context() as patch:
             patch.setattr(f"ecmnet_app.training.train.{name}", lambda *_: 1 / 0)

@@ -26,7 +26,7 @@ import torch
 import uvicorn
 from live_client import LiveClient
 from PIL import Image
-from serving import served_page
+from serving import served_page, wait_until
 
 from ecmnet_app import ui
 from ecmnet_app.core import Segmentation
@@ -75,15 +75,6 @@ def frame(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def sources(url: str) -> int:
     return httpx.get(f"{url}/healthz").json()["sources"]
-
-
-def wait_until(condition, seconds: float) -> float:
-    """Seconds until it holds."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < seconds, "it did not happen in time"
-        time.sleep(0.05)
-    return time.monotonic() - start
 
 
 def test_an_answer_is_what_the_segmenter_says(client, segmenter, frame):

@@ -10,10 +10,8 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -24,7 +22,7 @@ import uvicorn
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
-from serving import served_page
+from serving import served_page, wait_until
 from starlette.testclient import TestClient
 
 from ecmnet_app import gradio as door
@@ -184,18 +182,11 @@ def test_an_upload_that_breaks_off_is_deleted_in_time(page, tmp_path, monkeypatc
                 b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
                 b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n' + bytes(1_000_000)
             )
-            wait_until(lambda: any(path.stat().st_size for path in tmp_path.iterdir()))
-        wait_until(lambda: not any(tmp_path.iterdir()))
+            wait_until(lambda: any(path.stat().st_size for path in tmp_path.iterdir()), 20)
+        wait_until(lambda: not any(tmp_path.iterdir()), 20)
     finally:
         server.should_exit = True
         running.join()
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_health(url):
